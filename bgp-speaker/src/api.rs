@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bgp_proto::engine::{EngineConfig, FibChange, PeerCounts, PeerRouting};
 use bgp_proto::session::{Negotiated, SessionConfig, State, Stats};
@@ -186,6 +186,8 @@ pub struct BmpSpec {
 /// Input of the kernel's routes, in order. This stream does not wait for the agent.
 #[derive(Clone, PartialEq, Debug)]
 pub enum DatapathEvent {
+    /// The UPDATE that caused the next [`DatapathEvent::Routes`] was received then; of several the first one.
+    Received(Instant),
     /// Kernel routes; each prefix occurs at most once per event.
     Routes {
         /// The changes.

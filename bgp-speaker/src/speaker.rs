@@ -197,6 +197,20 @@ impl SpeakerHandle {
         self.input(Input::Originate(routes)).await
     }
 
+    /// Waits until the engine has decided on all inputs before this call: UPDATEs of them are written, or queued for their peers.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn decided(&self) -> Result<(), Stopped> {
+        // An input is work first, and decisions in the turn after that.
+        let mut quiet = 0;
+        while quiet < 2 {
+            let pending = self.query(|engine| engine.pending_decisions()).await?;
+            quiet = if pending == 0 { quiet + 1 } else { 0 };
+        }
+        Ok(())
+    }
+
     /// As [`SpeakerHandle::count_rules`], for those who ask again and again: `None` where the table has more than 65,536 places.
     ///
     /// # Errors

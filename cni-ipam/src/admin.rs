@@ -110,7 +110,7 @@ impl Checker<'_> {
         };
         let Owner { container, ifname } = owner.clone();
         let link = link::find(self.host, &owner.host_ifname())?;
-        let has_link = link.as_ref().is_some_and(|l| veth::is_host_end(l, &owner));
+        let has_link = link.as_ref().is_some_and(|l| veth::is_host_side(l, &owner));
         let record = match &attachment.state {
             State::Complete(record) => record.clone(),
             State::Begun | State::Partial(_) => {

@@ -113,7 +113,7 @@ fn collect_attachments(
         let link_of = |owner: &Owner| {
             links
                 .get(&owner.host_ifname())
-                .filter(|l| veth::is_host_end(l, owner))
+                .filter(|l| veth::is_host_side(l, owner))
         };
         let mut stale = Vec::new();
         for owner in chunk {

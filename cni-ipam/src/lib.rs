@@ -38,10 +38,12 @@ mod reconcile;
 mod request;
 mod result;
 mod store;
+mod tally;
 mod wiring;
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -56,6 +58,7 @@ pub use crate::names::{ALIAS_PREFIX, IFNAME_PREFIX, Owner};
 pub use crate::netconf::RUN_DIR;
 pub use crate::policy::{PodInterface, has_policy_file, pod_interfaces, records_dir};
 pub use crate::reconcile::{Report, Restored, reconcile};
+pub use crate::tally::{VerbTally, tallies};
 
 /// Which of the two binaries this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,18 +104,28 @@ fn serve(plugin: Plugin, request: &Request) -> Result<Option<Value>> {
         (_, error) => error,
     })?;
     require_version(request.verb, conf.version)?;
+    let began = Instant::now();
+    let served = perform(plugin, request, &conf);
+    // The other plugin is called by this one.
+    if plugin == Plugin::Main {
+        tally::note(&conf.run_dir, request.verb, began.elapsed(), served.is_err());
+    }
+    served
+}
+
+fn perform(plugin: Plugin, request: &Request, conf: &Netconf) -> Result<Option<Value>> {
     let done = |done: Result<()>| done.map(|()| None);
     match (plugin, request.verb) {
-        (Plugin::Main, Verb::Add) => plugin::add(request, &conf).map(Some),
-        (Plugin::Main, Verb::Del) => done(plugin::del(request, &conf)),
-        (Plugin::Main, Verb::Check) => done(plugin::check(request, &conf)),
-        (Plugin::Main, Verb::Gc) => done(plugin::gc(request, &conf)),
-        (Plugin::Ipam, Verb::Add) => ipam_plugin::add(request, &conf).map(Some),
-        (Plugin::Ipam, Verb::Del) => done(ipam_plugin::del(&conf, &request.owner)),
-        (Plugin::Ipam, Verb::Check) => done(ipam_plugin::check(&conf, &request.owner)),
-        (Plugin::Ipam, Verb::Gc) => done(ipam_plugin::gc(&conf)),
-        (Plugin::Main, Verb::Status) => done(plugin::status(request, &conf)),
-        (Plugin::Ipam, Verb::Status) => done(ipam::status(&conf)),
+        (Plugin::Main, Verb::Add) => plugin::add(request, conf).map(Some),
+        (Plugin::Main, Verb::Del) => done(plugin::del(request, conf)),
+        (Plugin::Main, Verb::Check) => done(plugin::check(request, conf)),
+        (Plugin::Main, Verb::Gc) => done(plugin::gc(request, conf)),
+        (Plugin::Ipam, Verb::Add) => ipam_plugin::add(request, conf).map(Some),
+        (Plugin::Ipam, Verb::Del) => done(ipam_plugin::del(conf, &request.owner)),
+        (Plugin::Ipam, Verb::Check) => done(ipam_plugin::check(conf, &request.owner)),
+        (Plugin::Ipam, Verb::Gc) => done(ipam_plugin::gc(conf)),
+        (Plugin::Main, Verb::Status) => done(plugin::status(request, conf)),
+        (Plugin::Ipam, Verb::Status) => done(ipam::status(conf)),
         (_, Verb::Version) => Ok(Some(result::render_versions())),
     }
 }

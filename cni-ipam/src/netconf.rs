@@ -324,7 +324,7 @@ fn parse_reserved(texts: &[String]) -> Result<Vec<Reserved>> {
         return Err(Error::config(
             "ipam.reserved",
             "more than 1024 entries",
-            "join neighbouring ranges",
+            "join neighboring ranges",
         ));
     }
     let parse = |text: &String| {

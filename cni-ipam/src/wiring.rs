@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::block::Family;
 use crate::error::Result;
-use crate::kernel::link::{self, KernelRoute, LINK_GROUP, Link, Neighbour};
+use crate::kernel::link::{self, KernelRoute, LINK_GROUP, Link, Neighbor};
 use crate::kernel::netns::Netns;
 use crate::kernel::veth;
 use crate::names::{Owner, mac_text};
@@ -36,7 +36,7 @@ pub(crate) struct InterfaceState {
     pub(crate) addresses: Vec<IpAddr>,
     /// On the host: the routes to the pod's addresses.
     pub(crate) routes: Vec<KernelRoute>,
-    pub(crate) neighbours: Vec<Neighbour>,
+    pub(crate) neighbors: Vec<Neighbor>,
 }
 
 /// Both sides; the pod's is None where it cannot be observed.
@@ -72,7 +72,7 @@ fn observe_host(host: &Socket, expected: &ExpectedWiring) -> Result<InterfaceSta
     Ok(InterfaceState {
         addresses: link::addresses(host, link.index)?,
         routes,
-        neighbours: Vec::new(),
+        neighbors: Vec::new(),
         link: Some(link),
     })
 }
@@ -88,7 +88,7 @@ fn observe_pod(pod: &Socket, expected: &ExpectedWiring) -> Result<InterfaceState
     Ok(InterfaceState {
         addresses: link::addresses(pod, link.index)?,
         routes,
-        neighbours: link::neighbours(pod, link.index)?,
+        neighbors: link::neighbors(pod, link.index)?,
         link: Some(link),
     })
 }
@@ -181,16 +181,16 @@ impl ExpectedWiring {
                 found.push(format!("the pod's route to its gateway {gateway} is gone"));
             }
             let mac = self.owner.host_mac();
-            let knows = |n: &Neighbour| n.address == gateway && n.is_permanent && n.mac == mac.as_slice();
-            // The kernel removes all neighbour entries when another plugin changes the pod's hardware address.
+            let knows = |n: &Neighbor| n.address == gateway && n.is_permanent && n.mac == mac.as_slice();
+            // The kernel removes all neighbor entries when another plugin changes the pod's hardware address.
             let may_lack = link.mac != self.owner.pod_mac().as_slice()
                 && !pod
-                    .neighbours
+                    .neighbors
                     .iter()
                     .any(|n| n.address == gateway && n.is_permanent);
-            if !may_lack && !pod.neighbours.iter().any(knows) {
+            if !may_lack && !pod.neighbors.iter().any(knows) {
                 found.push(format!(
-                    "the pod has no permanent neighbour entry {gateway} at {}",
+                    "the pod has no permanent neighbor entry {gateway} at {}",
                     mac_text(mac)
                 ));
             }
@@ -266,7 +266,7 @@ mod tests {
 
     fn good() -> ObservedWiring {
         let gateways: Vec<IpAddr> = vec!["169.254.1.1".parse().unwrap(), "fe80::1".parse().unwrap()];
-        let neighbour = |address: &IpAddr| Neighbour {
+        let neighbor = |address: &IpAddr| Neighbor {
             address: *address,
             mac: owner().host_mac().to_vec(),
             is_permanent: true,
@@ -276,7 +276,7 @@ mod tests {
                 link: Some(link(&owner().host_ifname(), 7, &owner().host_mac())),
                 addresses: gateways.clone(),
                 routes: vec![route("10.0.0.2/32", None, 7), route("fd00::2/128", None, 7)],
-                neighbours: Vec::new(),
+                neighbors: Vec::new(),
             },
             pod: Some(InterfaceState {
                 link: Some(link("eth0", 2, &owner().pod_mac())),
@@ -286,7 +286,7 @@ mod tests {
                     route("0.0.0.0/0", Some("169.254.1.1"), 2),
                     route("::/0", Some("fe80::1"), 2),
                 ],
-                neighbours: gateways.iter().map(neighbour).collect(),
+                neighbors: gateways.iter().map(neighbor).collect(),
             }),
         }
     }
@@ -333,11 +333,11 @@ mod tests {
             ("route to 0.0.0.0/0", |s| {
                 pod(s).routes.retain(|r| r.gateway.is_none_or(|g| g.is_ipv6()));
             }),
-            ("neighbour entry fe80::1", |s| {
-                pod(s).neighbours[1].is_permanent = false
+            ("neighbor entry fe80::1", |s| {
+                pod(s).neighbors[1].is_permanent = false
             }),
-            ("neighbour entry 169.254.1.1", |s| {
-                pod(s).neighbours[0].mac = vec![2; 6];
+            ("neighbor entry 169.254.1.1", |s| {
+                pod(s).neighbors[0].mac = vec![2; 6];
             }),
         ];
         for (words, fault) in faults {
@@ -349,13 +349,13 @@ mod tests {
     }
 
     #[test]
-    fn another_hardware_address_by_right_has_no_neighbours() {
+    fn another_hardware_address_by_right_has_no_neighbors() {
         let mut expected = expected();
         expected.pod_mac = Some("0a:00:00:00:00:09".into());
         let mut observed = good();
         let pod = observed.pod.as_mut().unwrap();
         pod.link.as_mut().unwrap().mac = vec![0x0a, 0, 0, 0, 0, 9];
-        pod.neighbours.clear();
+        pod.neighbors.clear();
         assert_eq!(expected.differences(&observed), Vec::<String>::new());
     }
 

@@ -142,10 +142,7 @@ fn tuning_changes_sysctl_and_hardware_address() {
                 );
                 for address in addresses(result) {
                     let first = try_sh(&format!("ping -q -c1 -W2 {address}"));
-                    assert!(
-                        first.status.success(),
-                        "no stale neighbour on the host: {address}"
-                    );
+                    assert!(first.status.success(), "no stale neighbor on the host: {address}");
                 }
             });
         },

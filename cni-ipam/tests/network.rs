@@ -83,7 +83,7 @@ fn two_interfaces_in_one_pod() {
 }
 
 #[test]
-fn another_ipam_under_ours() {
+fn another_ipam_plugin() {
     lab::run(
         "another_ipam_under_ours",
         &["/usr/lib/cni/host-local", "/usr/lib/cni/static"],

@@ -432,7 +432,7 @@ fn the_very_first_packet_arrives() {
     lab::run("the_very_first_packet_arrives", &[], |lab| {
         let netns = lab.netns("p1");
         let (any, port) = ("[::]", 7000);
-        // Neighbour discovery would ask again after a second: that is too late here.
+        // Neighbor discovery would ask again after a second: that is too late here.
         let inside = std::thread::spawn({
             let path = netns.clone();
             move || {

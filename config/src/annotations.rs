@@ -1,19 +1,19 @@
-//! What the node's object says against the file: `podroute/asn`, `podroute/router-id` and `podroute/peers`, where `node.annotations` names them.
+//! Annotations of the Node object that take precedence over the file: `podroute/asn`, `podroute/router-id` and `podroute/peers`, where `node.annotations` names them.
 //!
 //! A peer of the annotation stands in place of the file's peer of the same name, or beside the others. Errors name the
 //! annotation, with line and column in it. Whoever may change Node objects writes annotations: they name no files.
 
-use crate::decode::At;
+use crate::decode::Located;
 use crate::model::{
     ASN_ANNOTATION, NodeFact, NodeFacts, PEERS_ANNOTATION, ROUTER_ID_ANNOTATION, RouterIdChoice,
 };
-use crate::problem::{Mark, Sink, Spot};
+use crate::problem::{Location, Position, Problems};
 use crate::schema::{self, Annotation, Document, Peer};
 use crate::value::{self, Scalar};
 use crate::yaml;
 
 /// The document as it is for this node.
-pub(crate) fn apply(mut document: Document, facts: &NodeFacts, sink: &Sink) -> Document {
+pub(crate) fn apply(mut document: Document, facts: &NodeFacts, problems: &Problems) -> Document {
     let name = document
         .node
         .name
@@ -26,14 +26,14 @@ pub(crate) fn apply(mut document: Document, facts: &NodeFacts, sink: &Sink) -> D
         .zip(name)
         .and_then(|(cluster, name)| cluster.nodes.get(name));
     let Some(own) = own else { return document };
-    take_asn(&mut document, own, sink);
-    take_router_id(&mut document, own, sink);
-    take_peers(&mut document, own, sink);
+    take_asn(&mut document, own, problems);
+    take_router_id(&mut document, own, problems);
+    take_peers(&mut document, own, problems);
     document
 }
 
 /// Whether the file takes it; one that it does not take is reported.
-fn is_taken(document: &Document, annotation: Annotation, name: &str, sink: &Sink) -> bool {
+fn is_taken(document: &Document, annotation: Annotation, name: &str, problems: &Problems) -> bool {
     let taken = document.node.annotations.iter().any(|at| at.value == annotation);
     if !taken {
         let what = match annotation {
@@ -41,7 +41,7 @@ fn is_taken(document: &Document, annotation: Annotation, name: &str, sink: &Sink
             Annotation::Peers => "peers",
             Annotation::RouterId => "routerId",
         };
-        sink.reject(
+        problems.reject(
             format!("annotation {name}"),
             format!("the file does not enable it; add node.annotations: [{what}], or remove the annotation"),
         );
@@ -49,14 +49,14 @@ fn is_taken(document: &Document, annotation: Annotation, name: &str, sink: &Sink
     taken
 }
 
-fn take_asn(document: &mut Document, own: &NodeFact, sink: &Sink) {
+fn take_asn(document: &mut Document, own: &NodeFact, problems: &Problems) {
     let Some(text) = &own.asn else { return };
-    if !is_taken(document, Annotation::Asn, ASN_ANNOTATION, sink) {
+    if !is_taken(document, Annotation::Asn, ASN_ANNOTATION, problems) {
         return;
     }
-    let spot = Spot {
+    let location = Location {
         path: format!("annotation {ASN_ANNOTATION}"),
-        mark: Mark { line: 1, column: 1 },
+        position: Position { line: 1, column: 1 },
     };
     let scalar = Scalar {
         text: text.trim(),
@@ -65,18 +65,18 @@ fn take_asn(document: &mut Document, own: &NodeFact, sink: &Sink) {
     match (value::ASN.parse)(scalar) {
         Ok(asn) => {
             document.node.has_asn = true;
-            document.node.asn = Some(At::new(asn, &spot));
+            document.node.asn = Some(Located::new(asn, &location));
         }
-        Err(_) => sink.error(spot.problem(
+        Err(_) => problems.error(location.problem(
             format!("{} is not an AS number", crate::problem::quoted(text)),
             "use a number from 1 to 4294967295, as \"64601\"",
         )),
     }
 }
 
-fn take_router_id(document: &mut Document, own: &NodeFact, sink: &Sink) {
+fn take_router_id(document: &mut Document, own: &NodeFact, problems: &Problems) {
     let Some(text) = &own.router_id else { return };
-    if !is_taken(document, Annotation::RouterId, ROUTER_ID_ANNOTATION, sink) {
+    if !is_taken(document, Annotation::RouterId, ROUTER_ID_ANNOTATION, problems) {
         return;
     }
     let scalar = Scalar {
@@ -86,7 +86,7 @@ fn take_router_id(document: &mut Document, own: &NodeFact, sink: &Sink) {
     match (value::ROUTER_ID.parse)(scalar) {
         Ok(id) => document.node.router_id = Some(id.map_or(RouterIdChoice::Auto, RouterIdChoice::Fixed)),
         // The node keeps the identifier that it has.
-        Err(_) => sink.reject(
+        Err(_) => problems.reject(
             format!("annotation {ROUTER_ID_ANNOTATION}"),
             format!(
                 "{} is not a BGP identifier; use four numbers as 192.0.2.11, or auto",
@@ -96,12 +96,12 @@ fn take_router_id(document: &mut Document, own: &NodeFact, sink: &Sink) {
     }
 }
 
-fn take_peers(document: &mut Document, own: &NodeFact, sink: &Sink) {
+fn take_peers(document: &mut Document, own: &NodeFact, problems: &Problems) {
     let Some(text) = &own.peers else { return };
-    if !is_taken(document, Annotation::Peers, PEERS_ANNOTATION, sink) {
+    if !is_taken(document, Annotation::Peers, PEERS_ANNOTATION, problems) {
         return;
     }
-    let peers = read(text, sink);
+    let peers = read(text, problems);
     for peer in &peers {
         let key = peer.bfd.as_ref().and_then(|bfd| bfd.auth.as_ref()?.file.as_ref());
         let password = peer.password.as_ref();
@@ -109,8 +109,8 @@ fn take_peers(document: &mut Document, own: &NodeFact, sink: &Sink) {
         let files = password.map(|password| &password.file).into_iter().chain(next);
         for file in files.chain(key) {
             let remedy = "write the peer into the file, with a nodeSelector; annotations name no files";
-            sink.error(
-                file.spot
+            problems.error(
+                file.location
                     .problem("an annotation names a file of the node", remedy),
             );
         }
@@ -122,13 +122,13 @@ fn take_peers(document: &mut Document, own: &NodeFact, sink: &Sink) {
     document.peers.extend(peers);
 }
 
-fn read(text: &str, sink: &Sink) -> Vec<Peer> {
+fn read(text: &str, problems: &Problems) -> Vec<Peer> {
     let name = format!("annotation {PEERS_ANNOTATION}");
     match yaml::parse(text) {
-        Ok(root) => schema::read_peer_list(&root, sink, &name),
+        Ok(root) => schema::read_peer_list(&root, problems, &name),
         Err(mut problem) => {
             problem.path = name;
-            sink.error(problem);
+            problems.error(problem);
             Vec::new()
         }
     }

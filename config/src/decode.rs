@@ -1,12 +1,12 @@
-//! Walking the tree: sections with known fields, lists, free mappings and scalars, each error noted.
+//! Reads the YAML tree: sections with known fields, lists, mappings and scalars; collects every error.
 //!
 //! Nothing here stops at the first error. A [`Cursor`] is a value with its path; [`Fields`] is an opened
-//! section that has reported its unknown and duplicate keys. Reading a scalar gives [`At`]: the value
+//! section that has reported its unknown and duplicate keys. Reading a scalar gives [`Located`]: the value
 //! with its place, so that later checks can point at it. `None` means absent *or already reported*.
 
 use std::collections::BTreeMap;
 
-use crate::problem::{Mark, Sink, Spot, quoted};
+use crate::problem::{Location, Position, Problems, quoted};
 use crate::suggest::{nearest, other_name};
 use crate::value::{Bad, Kind, Scalar};
 use crate::yaml::{Entry, Node, Value};
@@ -25,16 +25,16 @@ const MAX_ITEMS: usize = 10_000;
 
 /// A value with the place where it was written.
 #[derive(Clone, Debug)]
-pub(crate) struct At<T> {
+pub(crate) struct Located<T> {
     pub(crate) value: T,
-    pub(crate) spot: Spot,
+    pub(crate) location: Location,
 }
 
-impl<T> At<T> {
-    pub(crate) fn new(value: T, spot: &Spot) -> Self {
+impl<T> Located<T> {
+    pub(crate) fn new(value: T, location: &Location) -> Self {
         Self {
             value,
-            spot: spot.clone(),
+            location: location.clone(),
         }
     }
 }
@@ -43,35 +43,35 @@ impl<T> At<T> {
 #[derive(Clone, Debug)]
 pub(crate) struct Cursor<'a> {
     pub(crate) node: &'a Node,
-    pub(crate) spot: Spot,
-    pub(crate) sink: &'a Sink,
+    pub(crate) location: Location,
+    pub(crate) problems: &'a Problems,
 }
 
 impl<'a> Cursor<'a> {
-    pub(crate) fn root(node: &'a Node, sink: &'a Sink) -> Self {
-        Self::named(node, sink, "")
+    pub(crate) fn root(node: &'a Node, problems: &'a Problems) -> Self {
+        Self::named(node, problems, "")
     }
 
     /// The top of a document that is called something.
-    pub(crate) fn named(node: &'a Node, sink: &'a Sink, name: &str) -> Self {
+    pub(crate) fn named(node: &'a Node, problems: &'a Problems, name: &str) -> Self {
         Self {
             node,
-            spot: Spot {
+            location: Location {
                 path: name.to_owned(),
-                mark: node.mark,
+                position: node.position,
             },
-            sink,
+            problems,
         }
     }
 
     pub(crate) fn error(&self, message: impl Into<String>, remedy: impl Into<String>) {
-        self.sink.error(self.spot.problem(message, remedy));
+        self.problems.error(self.location.problem(message, remedy));
     }
 
     fn expected(&self, what: &str, example: &str) {
         let found = match &self.node.value {
             Value::Null => "nothing".to_owned(),
-            Value::Scalar { .. } if is_secret(&self.spot.path) => "a text that is not shown".to_owned(),
+            Value::Scalar { .. } if is_secret(&self.location.path) => "a text that is not shown".to_owned(),
             Value::Scalar { text, .. } => quoted(text),
             Value::List(_) => "a list".to_owned(),
             Value::Map(_) => "a mapping".to_owned(),
@@ -112,7 +112,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads a scalar.
-    pub(crate) fn scalar<T>(&self, kind: &Kind<T>) -> Option<At<T>> {
+    pub(crate) fn scalar<T>(&self, kind: &Kind<T>) -> Option<Located<T>> {
         let Value::Scalar {
             text,
             quoted: in_quotes,
@@ -125,9 +125,9 @@ impl<'a> Cursor<'a> {
             text,
             quoted: *in_quotes,
         }) {
-            Ok(value) => Some(At::new(value, &self.spot)),
+            Ok(value) => Some(Located::new(value, &self.location)),
             Err(bad) => {
-                let shown = if is_secret(&self.spot.path) {
+                let shown = if is_secret(&self.location.path) {
                     "the text, which is not shown,"
                 } else {
                     text
@@ -159,23 +159,23 @@ impl<'a> Cursor<'a> {
         };
         let item = |(index, node): (usize, &'a Node)| Cursor {
             node,
-            spot: Spot {
-                path: format!("{}[{index}]", self.spot.path),
-                mark: node.mark,
+            location: Location {
+                path: format!("{}[{index}]", self.location.path),
+                position: node.position,
             },
-            sink: self.sink,
+            problems: self.problems,
         };
         items.iter().enumerate().map(item).collect()
     }
 
     /// A list of scalars.
-    pub(crate) fn scalars<T>(&self, kind: &Kind<T>) -> Vec<At<T>> {
+    pub(crate) fn scalars<T>(&self, kind: &Kind<T>) -> Vec<Located<T>> {
         let items = self.items(&format!("a list, each item {}", kind.what), kind.example);
         items.iter().filter_map(|item| item.scalar(kind)).collect()
     }
 
     /// The entries of a mapping with free keys, duplicates reported and left out.
-    pub(crate) fn entries(&self, what: &str, example: &str) -> Vec<(At<String>, Cursor<'a>)> {
+    pub(crate) fn entries(&self, what: &str, example: &str) -> Vec<(Located<String>, Cursor<'a>)> {
         let Value::Map(entries) = &self.node.value else {
             self.expected(what, example);
             return Vec::new();
@@ -185,15 +185,15 @@ impl<'a> Cursor<'a> {
             .iter()
             .filter(|entry| self.is_first(&mut seen, entry))
             .map(|entry| {
-                let spot = Spot {
-                    path: join(&self.spot.path, &entry.key),
-                    mark: entry.key_mark,
+                let location = Location {
+                    path: join(&self.location.path, &entry.key),
+                    position: entry.key_position,
                 };
                 let cursor = self.field(entry);
                 (
-                    At {
+                    Located {
                         value: entry.key.clone(),
-                        spot,
+                        location,
                     },
                     cursor,
                 )
@@ -235,40 +235,41 @@ impl<'a> Cursor<'a> {
     }
 
     fn field(&self, entry: &'a Entry) -> Cursor<'a> {
-        let spot = Spot {
-            path: join(&self.spot.path, &entry.key),
-            mark: entry.value.mark,
+        let location = Location {
+            path: join(&self.location.path, &entry.key),
+            position: entry.value.position,
         };
         Cursor {
             node: &entry.value,
-            spot,
-            sink: self.sink,
+            location,
+            problems: self.problems,
         }
     }
 
-    fn is_first(&self, seen: &mut BTreeMap<&'a str, Mark>, entry: &'a Entry) -> bool {
+    fn is_first(&self, seen: &mut BTreeMap<&'a str, Position>, entry: &'a Entry) -> bool {
         let Some(first) = seen.get(entry.key.as_str()) else {
-            seen.insert(&entry.key, entry.key_mark);
+            seen.insert(&entry.key, entry.key_position);
             return true;
         };
-        let spot = Spot {
-            path: join(&self.spot.path, &entry.key),
-            mark: entry.key_mark,
+        let location = Location {
+            path: join(&self.location.path, &entry.key),
+            position: entry.key_position,
         };
         let message = format!(
             "{} occurs twice, first in line {}",
             quoted(&entry.key),
             first.line
         );
-        self.sink.error(spot.problem(message, "keep one of the two"));
+        self.problems
+            .error(location.problem(message, "keep one of the two"));
         false
     }
 
     /// Reports an unknown field; gives the field that was probably meant.
     fn unknown(&self, entry: &Entry, section: &'static Section) -> Option<&'static str> {
-        let spot = Spot {
-            path: join(&self.spot.path, &entry.key),
-            mark: entry.key_mark,
+        let location = Location {
+            path: join(&self.location.path, &entry.key),
+            position: entry.key_position,
         };
         let place = if section.name.is_empty() {
             "at the top of the file".to_owned()
@@ -280,7 +281,7 @@ impl<'a> Cursor<'a> {
         let remedy = match meant {
             Some(name) => format!("did you mean '{name}'?"),
             None => match self
-                .sink
+                .problems
                 .section_with(&entry.key)
                 .filter(|other| *other != section.name)
             {
@@ -289,8 +290,8 @@ impl<'a> Cursor<'a> {
                 None => format!("known are {}", section.fields.join(", ")),
             },
         };
-        self.sink
-            .error(spot.problem(format!("unknown field {} {place}", quoted(&entry.key)), remedy));
+        self.problems
+            .error(location.problem(format!("unknown field {} {place}", quoted(&entry.key)), remedy));
         meant
     }
 }
@@ -330,17 +331,17 @@ pub(crate) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    pub(crate) fn spot(&self) -> &Spot {
-        &self.cursor.spot
+    pub(crate) fn location(&self) -> &Location {
+        &self.cursor.location
     }
 
     /// The place of a field's name, or of the section when it is absent.
-    pub(crate) fn key_spot(&self, name: &str) -> Spot {
+    pub(crate) fn key_spot(&self, name: &str) -> Location {
         let entry = self.entries.iter().find(|entry| entry.key == name);
-        let mark = entry.map_or(self.cursor.spot.mark, |entry| entry.key_mark);
-        Spot {
-            path: join(&self.cursor.spot.path, name),
-            mark,
+        let position = entry.map_or(self.cursor.location.position, |entry| entry.key_position);
+        Location {
+            path: join(&self.cursor.location.path, name),
+            position,
         }
     }
 
@@ -361,12 +362,12 @@ impl<'a> Fields<'a> {
     }
 
     /// A scalar field that may be absent.
-    pub(crate) fn scalar<T>(&self, name: &str, kind: &Kind<T>) -> Option<At<T>> {
+    pub(crate) fn scalar<T>(&self, name: &str, kind: &Kind<T>) -> Option<Located<T>> {
         self.get(name)?.scalar(kind)
     }
 
     /// A scalar field that must be there.
-    pub(crate) fn required<T>(&self, name: &str, kind: &Kind<T>) -> Option<At<T>> {
+    pub(crate) fn required<T>(&self, name: &str, kind: &Kind<T>) -> Option<Located<T>> {
         self.need(name, kind.example)?.scalar(kind)
     }
 
@@ -376,14 +377,14 @@ impl<'a> Fields<'a> {
         if found.is_none() && !self.is_given(name) {
             let remedy = format!("add {name}: {example}");
             self.cursor
-                .sink
+                .problems
                 .error(self.key_spot(name).problem("missing", remedy));
         }
         found
     }
 
     /// A list of scalars, empty when absent.
-    pub(crate) fn scalars<T>(&self, name: &str, kind: &Kind<T>) -> Vec<At<T>> {
+    pub(crate) fn scalars<T>(&self, name: &str, kind: &Kind<T>) -> Vec<Located<T>> {
         self.get(name)
             .map(|cursor| cursor.scalars(kind))
             .unwrap_or_default()

@@ -1,4 +1,4 @@
-//! What Kubernetes says, and what this node makes of it.
+//! Facts of the cluster and the host, and the configuration that follows from them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,6 +12,11 @@ use bgp_proto::types::{Asn, Community, FamilySet, Prefix};
 
 use crate::model::Fib;
 
+/// Why a file of a list cannot be read.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UnreadableFile(pub String);
+
 /// What is known of the node without the file: from the host, later from the Node object.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct NodeFacts {
@@ -24,7 +29,7 @@ pub struct NodeFacts {
     /// What Kubernetes says; `None`: not asked, or not answered yet.
     pub cluster: Option<ClusterFacts>,
     /// What the files of [`crate::list_files`] hold, or why they cannot be read. A list whose file is not here is empty.
-    pub list_files: BTreeMap<PathBuf, Result<Arc<str>, String>>,
+    pub list_files: BTreeMap<PathBuf, Result<Arc<str>, UnreadableFile>>,
     /// What a running agent cannot change; `None` at its start.
     pub running: Option<Running>,
 }

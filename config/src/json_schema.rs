@@ -1,4 +1,4 @@
-//! The configuration as a JSON Schema, for editors: from the sections that the reader knows and the reference that describes them.
+//! The JSON Schema of the configuration, for editors: from the known sections and the reference documentation.
 //!
 //! It says which fields there are and where. What a value may be is checked by `podroute check`, which also says what to write instead.
 

@@ -31,6 +31,7 @@ mod explain;
 mod facts;
 mod json_schema;
 mod list_file;
+mod locate;
 mod model;
 mod problem;
 mod schema;
@@ -40,6 +41,7 @@ mod value;
 mod yaml;
 
 pub use json_schema::json_schema;
+pub use locate::locate;
 pub use model::*;
 pub use problem::{Errors, Problem};
 pub use schema::{SECTIONS, Section};
@@ -126,25 +128,25 @@ pub fn load_for(text: &str, facts: &NodeFacts) -> Result<Config, Errors> {
 /// The files of lists that a configuration names, for [`NodeFacts::list_files`]. None where the text cannot be read.
 #[must_use]
 pub fn list_files(text: &str) -> std::collections::BTreeSet<std::path::PathBuf> {
-    let sink = problem::Sink::default();
+    let problems = problem::Problems::default();
     let root = yaml::parse(text).ok();
-    root.map(|root| schema::files_of_lists(&root, &sink))
+    root.map(|root| schema::files_of_lists(&root, &problems))
         .unwrap_or_default()
 }
 
 fn load_once(text: &str, facts: &NodeFacts) -> Result<Config, Errors> {
-    let sink = problem::Sink::of(SECTIONS.iter().map(|section| (section.name, section.fields)));
+    let problems = problem::Problems::of(SECTIONS.iter().map(|section| (section.name, section.fields)));
     let config = yaml::parse(text)
-        .map_err(|problem| sink.error(problem))
+        .map_err(|problem| problems.error(problem))
         .ok()
-        .and_then(|root| schema::read(&root, &sink))
+        .and_then(|root| schema::read(&root, &problems))
         .map(|mut document| {
             if facts.name_wins {
                 document.node.name = None;
             }
             document
         })
-        .map(|document| annotations::apply(document, facts, &sink))
-        .and_then(|document| validate::validate(document, facts, &sink));
-    sink.finish(config)
+        .map(|document| annotations::apply(document, facts, &problems))
+        .and_then(|document| validate::validate(document, facts, &problems));
+    problems.finish(config)
 }

@@ -20,13 +20,13 @@ pub(crate) enum Item {
     Json(usize, Value),
 }
 
-/// Where an item stands.
-pub(crate) enum Place {
+/// The position of an item.
+pub(crate) enum ItemPosition {
     Line(usize),
     Element(usize),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ItemPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Line(number) => write!(f, "line {number}"),
@@ -36,10 +36,10 @@ impl fmt::Display for Place {
 }
 
 impl Item {
-    pub(crate) fn place(&self) -> Place {
+    pub(crate) fn position(&self) -> ItemPosition {
         match self {
-            Self::Line(number, _) => Place::Line(*number),
-            Self::Json(number, _) => Place::Element(*number),
+            Self::Line(number, _) => ItemPosition::Line(*number),
+            Self::Json(number, _) => ItemPosition::Element(*number),
         }
     }
 
@@ -171,7 +171,7 @@ mod tests {
         let show = |item: &Item| match prefix(item) {
             Ok(PrefixItem::Range(range)) => format!("{} {}-{}", range.prefix, range.min_len, range.max_len),
             Ok(PrefixItem::List(..)) => "a list".to_owned(),
-            Err(error) => format!("{}: {error}", item.place()),
+            Err(error) => format!("{}: {error}", item.position()),
         };
         items(text).unwrap().iter().map(show).collect()
     }

@@ -1,4 +1,4 @@
-//! The model: a checked configuration in the types of the speaker, defaults filled in.
+//! The checked configuration: types of the speaker, all defaults set.
 //!
 //! Values that only the running node can determine stay [`Auto`] until the agent resolves them. [`Config::peers`] contains the
 //! peers of this node; the others are in [`Config::skipped`] with the reason.
@@ -66,8 +66,10 @@ pub struct Config {
     pub bmp: Vec<BmpStation>,
     /// Next hops that BFD watches beside the peers.
     pub next_hops: Vec<WatchedNextHop>,
-    /// Where metrics are served; none: nowhere.
-    pub metrics: Vec<SocketAddr>,
+    /// Prometheus.
+    pub metrics: Metrics,
+    /// Where the looking glass is served; none: nowhere.
+    pub web: Option<SocketAddr>,
     /// What happens to sessions when the agent ends.
     pub shutdown: OnShutdown,
     /// Values that are valid but probably not intended.
@@ -85,6 +87,27 @@ pub struct BmpStation {
     pub post_policy: bool,
     /// Between statistics reports; zero: none.
     pub statistics: Duration,
+}
+
+/// Metrics of the agent.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Metrics {
+    /// Where they are served; none: nowhere.
+    pub sockets: Vec<SocketAddr>,
+    /// Which peers have series of their own.
+    pub per_peer: PerPeer,
+}
+
+/// Which peers have series of their own; all others are counted together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PerPeer {
+    /// All.
+    #[default]
+    All,
+    /// Those in the file: not nodes of the mesh, and no dynamic ones.
+    Configured,
+    /// None.
+    None,
 }
 
 /// What happens to sessions when the agent ends.
@@ -212,7 +235,7 @@ pub struct Fib {
     pub rule_priority: Option<u32>,
     /// Most next hops per route, 1–64.
     pub max_paths: u8,
-    /// Equal paths may come from different neighbour ASes.
+    /// Equal paths may come from different neighbor ASes.
     pub multipath_relax: bool,
     /// Shares of equal paths follow their link bandwidth.
     pub link_bandwidth: bool,
@@ -448,7 +471,7 @@ impl Ttl {
         }
     }
 
-    /// The lowest TTL to accept, if it matters (RFC 5082 §3: 255 from a direct neighbour).
+    /// The lowest TTL to accept, if it matters (RFC 5082 §3: 255 from a direct neighbor).
     #[must_use]
     pub fn minimum(self) -> Option<u8> {
         match self {

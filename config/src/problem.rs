@@ -1,4 +1,4 @@
-//! Errors and warnings of a configuration: place, cause and remedy.
+//! Errors and warnings of a configuration: location, cause and remedy.
 //!
 //! A [`Problem`] is formatted like a compiler's message:
 //! `podroute.yaml:12:9: peers[0].timers.hold: '2s' is not allowed: …; use 9s …`. Text from the file is
@@ -11,24 +11,24 @@ use crate::model::Rejected;
 
 /// A position in the text: line and column from 1, the column in characters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct Mark {
+pub(crate) struct Position {
     pub(crate) line: usize,
     pub(crate) column: usize,
 }
 
 /// The place of a value: its path in the document and its position in the text.
 #[derive(Clone, Debug)]
-pub(crate) struct Spot {
+pub(crate) struct Location {
     pub(crate) path: String,
-    pub(crate) mark: Mark,
+    pub(crate) position: Position,
 }
 
-impl Spot {
+impl Location {
     pub(crate) fn problem(&self, message: impl Into<String>, remedy: impl Into<String>) -> Problem {
         Problem {
             path: self.path.clone(),
-            line: self.mark.line,
-            column: self.mark.column,
+            line: self.position.line,
+            column: self.position.column,
             message: message.into().chars().flat_map(visible).collect(),
             remedy: remedy.into().chars().flat_map(visible).collect(),
         }
@@ -97,7 +97,7 @@ impl fmt::Display for Errors {
 
 /// Collects errors and warnings while a document is read.
 #[derive(Default, Debug)]
-pub(crate) struct Sink {
+pub(crate) struct Problems {
     errors: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
     rejected: RefCell<Vec<Rejected>>,
@@ -106,8 +106,8 @@ pub(crate) struct Sink {
     sections: Vec<(&'static str, &'static [&'static str])>,
 }
 
-impl Sink {
-    /// A sink of a file with these sections.
+impl Problems {
+    /// The problems of a file with these sections.
     pub(crate) fn of(sections: impl IntoIterator<Item = (&'static str, &'static [&'static str])>) -> Self {
         Self {
             sections: sections.into_iter().collect(),

@@ -81,7 +81,7 @@ fn plain(name: &str) -> Vec<char> {
         .collect()
 }
 
-/// Edits from one to the other: insert, delete, replace, or swap two neighbours.
+/// Edits from one to the other: insert, delete, replace, or swap two neighbors.
 fn distance(a: &[char], b: &[char]) -> usize {
     let mut before: Vec<usize> = Vec::new();
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -1,4 +1,4 @@
-//! Scalars: how each kind of value is read from the text of the file.
+//! Scalars: parses each kind of value.
 //!
 //! A [`Kind`] says what it is called, shows an example and parses. YAML's own types play no part: a field
 //! knows what it wants, so `64512:100`, `010` or `no` are never read as something else by surprise.

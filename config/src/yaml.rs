@@ -1,4 +1,4 @@
-//! YAML text as a tree in which every key and value knows its line and column.
+//! Parses YAML into a tree with line and column of every key and value.
 //!
 //! The only file that knows the YAML crate. It resolves no types: a scalar stays the text that was
 //! written, so that `65000:100`, `1e3` and `no` never turn into something else (schema fields read their
@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
 
-use crate::problem::{Mark, Problem, Spot};
+use crate::problem::{Location, Position, Problem};
 
 /// Longest text, in octets.
 pub(crate) const MAX_TEXT: usize = 8 << 20;
@@ -23,7 +23,7 @@ pub(crate) const MAX_NODES: usize = 500_000;
 /// A value and where it stands.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
-    pub(crate) mark: Mark,
+    pub(crate) position: Position,
     pub(crate) value: Value,
 }
 
@@ -44,7 +44,7 @@ pub(crate) enum Value {
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) key: String,
-    pub(crate) key_mark: Mark,
+    pub(crate) key_position: Position,
     pub(crate) value: Node,
 }
 
@@ -52,7 +52,11 @@ pub(crate) struct Entry {
 pub(crate) fn parse(text: &str) -> Result<Node, Problem> {
     if text.len() > MAX_TEXT {
         let message = format!("the file has {} octets, more than {MAX_TEXT}", text.len());
-        return Err(at(Mark { line: 1, column: 1 }, message, "is it the right file?"));
+        return Err(at(
+            Position { line: 1, column: 1 },
+            message,
+            "is it the right file?",
+        ));
     }
     let mut builder = Builder::default();
     for event in Parser::new_from_str(text) {
@@ -62,7 +66,7 @@ pub(crate) fn parse(text: &str) -> Result<Node, Problem> {
         }
     }
     Ok(builder.root.unwrap_or(Node {
-        mark: Mark { line: 1, column: 1 },
+        position: Position { line: 1, column: 1 },
         value: Value::Null,
     }))
 }
@@ -73,19 +77,19 @@ fn syntax(marker: Marker, info: &str) -> Problem {
     } else {
         "check indentation, brackets and quotes here and in the line above"
     };
-    at(mark(marker), format!("not valid YAML: {info}"), remedy)
+    at(position(marker), format!("not valid YAML: {info}"), remedy)
 }
 
-fn at(mark: Mark, message: impl Into<String>, remedy: &str) -> Problem {
-    Spot {
+fn at(position: Position, message: impl Into<String>, remedy: &str) -> Problem {
+    Location {
         path: String::new(),
-        mark,
+        position,
     }
     .problem(message, remedy)
 }
 
-fn mark(marker: Marker) -> Mark {
-    Mark {
+fn position(marker: Marker) -> Position {
+    Position {
         line: marker.line().max(1),
         column: marker.col() + 1,
     }
@@ -94,7 +98,7 @@ fn mark(marker: Marker) -> Mark {
 /// A list or mapping that is not closed yet.
 #[derive(Debug)]
 struct Frame {
-    mark: Mark,
+    position: Position,
     anchor: usize,
     content: Content,
 }
@@ -102,7 +106,7 @@ struct Frame {
 #[derive(Debug)]
 enum Content {
     List(Vec<Node>),
-    Map(Vec<Entry>, Option<(String, Mark)>),
+    Map(Vec<Entry>, Option<(String, Position)>),
 }
 
 #[derive(Default, Debug)]
@@ -115,15 +119,15 @@ struct Builder {
 
 impl Builder {
     fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Problem> {
-        let mark = mark(span.start);
+        let position = position(span.start);
         match event {
             Event::DocumentStart(_) if self.root.is_some() => Err(at(
-                mark,
+                position,
                 "a second YAML document begins here",
                 "keep one document in the file; remove the '---'",
             )),
             Event::Scalar(text, style, anchor, tag) => {
-                let quoted = check_tag(tag.as_deref(), mark)? || style != ScalarStyle::Plain;
+                let quoted = check_tag(tag.as_deref(), position)? || style != ScalarStyle::Plain;
                 let null = !quoted && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
                 let value = if null {
                     Value::Null
@@ -133,20 +137,20 @@ impl Builder {
                         quoted,
                     }
                 };
-                self.value(Node { mark, value }, anchor, 1)
+                self.value(Node { position, value }, anchor, 1)
             }
             Event::SequenceStart(anchor, tag) => {
-                check_tag(tag.as_deref(), mark)?;
+                check_tag(tag.as_deref(), position)?;
                 self.begin(Frame {
-                    mark,
+                    position,
                     anchor,
                     content: Content::List(Vec::new()),
                 })
             }
             Event::MappingStart(anchor, tag) => {
-                check_tag(tag.as_deref(), mark)?;
+                check_tag(tag.as_deref(), position)?;
                 self.begin(Frame {
-                    mark,
+                    position,
                     anchor,
                     content: Content::Map(Vec::new(), None),
                 })
@@ -156,7 +160,7 @@ impl Builder {
                 let known = self.anchors.get(&id).cloned();
                 let (node, size) = known.ok_or_else(|| {
                     at(
-                        mark,
+                        position,
                         "the alias refers to a value that contains it",
                         "write the value out",
                     )
@@ -170,7 +174,7 @@ impl Builder {
     fn begin(&mut self, frame: Frame) -> Result<(), Problem> {
         if self.open.len() >= MAX_DEPTH {
             return Err(at(
-                frame.mark,
+                frame.position,
                 format!("nested deeper than {MAX_DEPTH} levels"),
                 "no field needs that",
             ));
@@ -182,7 +186,7 @@ impl Builder {
         }) = self.open.last()
         {
             return Err(at(
-                frame.mark,
+                frame.position,
                 "a list or mapping stands where a field name should",
                 "write NAME: VALUE",
             ));
@@ -200,7 +204,7 @@ impl Builder {
             Content::Map(entries, _) => Value::Map(entries),
         };
         let node = Node {
-            mark: frame.mark,
+            position: frame.position,
             value,
         };
         let size = if frame.anchor == 0 { 1 } else { size(&node) };
@@ -211,7 +215,7 @@ impl Builder {
         self.nodes = self.nodes.saturating_add(size);
         if self.nodes > MAX_NODES || depth(&node) + self.open.len() > MAX_DEPTH {
             return Err(at(
-                node.mark,
+                node.position,
                 format!("more than {MAX_NODES} values or {MAX_DEPTH} levels"),
                 "use fewer aliases",
             ));
@@ -227,25 +231,29 @@ impl Builder {
             None => self.root = Some(node),
             Some(Content::List(items)) => items.push(node),
             Some(Content::Map(entries, key)) => match (key.take(), node) {
-                (Some((name, key_mark)), mut value) => {
+                (Some((name, key_position)), mut value) => {
                     if matches!(value.value, Value::Null) {
-                        value.mark = key_mark;
+                        value.position = key_position;
                     }
                     entries.push(Entry {
                         key: name,
-                        key_mark,
+                        key_position,
                         value,
                     });
                 }
                 (
                     None,
                     Node {
-                        mark,
+                        position,
                         value: Value::Scalar { text, .. },
                     },
-                ) => *key = Some((text, mark)),
+                ) => *key = Some((text, position)),
                 (None, node) => {
-                    return Err(at(node.mark, "a field name is missing here", "write NAME: VALUE"));
+                    return Err(at(
+                        node.position,
+                        "a field name is missing here",
+                        "write NAME: VALUE",
+                    ));
                 }
             },
         }
@@ -254,12 +262,12 @@ impl Builder {
 }
 
 /// Whether the tag makes a text; tags beyond the core schema are refused.
-fn check_tag(tag: Option<&Tag>, mark: Mark) -> Result<bool, Problem> {
+fn check_tag(tag: Option<&Tag>, position: Position) -> Result<bool, Problem> {
     match tag {
         None => Ok(false),
         Some(tag) if tag.is_yaml_core_schema() => Ok(tag.suffix == "str"),
         Some(_) => Err(at(
-            mark,
+            position,
             "YAML tags are not used here",
             "remove the tag that begins with '!'",
         )),

@@ -494,7 +494,7 @@ fn an_annotation_gives_the_router_id() {
     );
 }
 
-/// A neighbour that sends more than any sound one takes no more of this node than this.
+/// A neighbor that sends more than any sound one takes no more of this node than this.
 #[test]
 fn each_kind_of_peer_has_limits() {
     let limits = |text: &str| {

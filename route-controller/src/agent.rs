@@ -1,4 +1,4 @@
-//! The running agent: configuration in, speaker and kernel routes joined, questions answered.
+//! The running agent: applies the configuration, connects the speaker with the kernel's routes, answers the operator.
 //!
 //! | task | owns |
 //! |---|---|
@@ -57,6 +57,7 @@ use crate::fib::{FibConfig, Resilience};
 use crate::host::Host;
 use crate::metrics::Health;
 use crate::network_policy::NetworkPolicies;
+use crate::node_route::NodeRoute;
 use crate::pod_guard::PodGuard;
 use crate::secrets::Secrets;
 use crate::server::ToAgent;
@@ -71,12 +72,12 @@ pub(crate) use self::start::run;
 /// start stay in the kernel.
 const DEFERRAL: Duration = Duration::from_secs(20);
 /// How long the kernel may take for the blocks' unreachable routes before they are advertised regardless.
-const BLOCK_PATIENCE: Duration = Duration::from_secs(5);
+const BLOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often password files are looked at.
-const SECRETS_LOOKED_AT: Duration = Duration::from_secs(5);
+const SECRETS_INTERVAL: Duration = Duration::from_secs(5);
 /// How often sessions that are to be removed are checked.
-const TRANSITION_LOOKED_AT: Duration = Duration::from_secs(1);
+const TRANSITION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The agent's state.
 struct Agent {
@@ -161,9 +162,13 @@ struct Reports {
     /// The node's condition, where nodes are followed.
     condition: Option<kubernetes::Condition>,
     health: Arc<Health>,
+    /// The node's NodeRoute object, where Kubernetes is followed.
+    node_route: Option<NodeRoute>,
+    /// Where the looking glass is served.
+    glass: Option<(SocketAddr, tokio::task::AbortHandle)>,
     /// Where metrics are served.
     metrics: BTreeMap<SocketAddr, tokio::task::AbortHandle>,
-    list: cni_list::Keeper,
+    list: cni_list::ListKeeper,
     /// Blocks that no peer was sent.
     unsent: unsent::Unsent,
     network_policies: NetworkPolicies,
@@ -226,6 +231,7 @@ impl Agent {
         self.speaker.accept();
         self.start_server()?;
         self.serve_metrics();
+        self.serve_glass();
         self.reports.list.look(&self.config.cni);
         self.report_cluster();
         self.help_plugins();
@@ -241,7 +247,7 @@ impl Agent {
         // First: what becomes of the sessions now does not concern the kernel's routes any more.
         let (done, stopped) = oneshot::channel();
         self.to_fib(ToFib::Stop(done)).await;
-        let _ = tokio::time::timeout(BLOCK_PATIENCE, stopped).await; // a kernel that does not answer holds nobody up
+        let _ = tokio::time::timeout(BLOCK_TIMEOUT, stopped).await; // a kernel that does not answer holds nobody up
         self.bfd.set_all_admin_down().await;
         if let Some(allocator) = self.reports.allocator.take() {
             allocator.stop().await;
@@ -256,9 +262,9 @@ impl Agent {
         let mut end = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(AgentError::Signals)?;
-        let mut look = tokio::time::interval(SECRETS_LOOKED_AT);
-        let mut transition = tokio::time::interval(TRANSITION_LOOKED_AT);
-        let mut settings = tokio::time::interval(host::SETTINGS_LOOKED_AT);
+        let mut look = tokio::time::interval(SECRETS_INTERVAL);
+        let mut transition = tokio::time::interval(TRANSITION_INTERVAL);
+        let mut settings = tokio::time::interval(host::SETTINGS_INTERVAL);
         let mut watchdog = service_manager::Watchdog::from_environment();
         let paths_changed = self.bfd.changed();
         tracing::info!(event = "agent_started", node = %self.name(), router_id = %self.node.host.router_id, peers = self.peers.ids.len(), "agent started");
@@ -278,28 +284,29 @@ impl Agent {
                 _ = hangup.recv() => drop(self.reload().await), // logged
                 _ = end.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
-                () = paths_changed.notified() => self.look_at_paths().await,
+                () = paths_changed.notified() => self.check_paths().await,
                 _ = look.tick() => {
-                    self.look_at_run_dir();
+                    crate::log::report_floods();
+                    self.check_run_dir();
                     self.enforce_policies();
-                    self.look_at_secrets().await;
-                    self.look_at_file().await;
-                    self.look_at_lists().await;
-                    self.look_at_listeners();
-                    self.look_at_unsent().await;
+                    self.check_secrets().await;
+                    self.check_file().await;
+                    self.check_lists().await;
+                    self.check_listeners();
+                    self.check_unsent().await;
                     self.reports.list.look(&self.config.cni);
                     self.sessions.write();
                     self.keep_facts();
                 }
-                _ = transition.tick(), if self.mesh.is_under_way() => self.look_at_retiring().await?,
+                _ = transition.tick(), if self.mesh.is_under_way() => self.check_retiring().await?,
                 Ok(()) = streams.swept.changed(), if self.sweep_at.is_some() => self.swept(),
                 () = clock::sleep_until(self.sweep_at) => self.deferral_expired().await,
                 Ok(()) = streams.host.changed() => self.node.note_change(),
                 () = clock::sleep_until(self.node.look_at) => {
-                    self.look_at_host().await?;
-                    self.look_at_kernel_routes().await;
+                    self.check_host().await?;
+                    self.check_kernel_routes().await;
                 }
-                _ = settings.tick() => self.look_at_settings(),
+                _ = settings.tick() => self.check_settings(),
                 () = watchdog.tick() => {}
             }
             let wanted = self.file.waits.unwrap_or(self.config.from_kubernetes);
@@ -324,7 +331,7 @@ impl Agent {
             aggregates: self.config.services.aggregates.keys().copied().collect(),
         };
         if self.fib.send(ToFib::Blocks(blocks, done)).await.is_ok()
-            && tokio::time::timeout(BLOCK_PATIENCE, answer).await.is_err()
+            && tokio::time::timeout(BLOCK_TIMEOUT, answer).await.is_err()
         {
             tracing::error!(
                 event = "block_routes_missing",
@@ -340,7 +347,7 @@ impl Agent {
                 self.post_event("SessionUp", false, &name, message);
                 self.bfd.established(peer).await;
                 self.sessions.came_up(&name);
-                self.look_at_sessions();
+                self.check_sessions();
             }
             Event::PeerDown { name, why, .. } => {
                 let message = format!("BGP session with {name} is down: {why}");
@@ -367,7 +374,7 @@ impl Agent {
         self.sweep_at = None;
         self.sessions.deferral_ended();
         self.reports.health.settled.store(true, Ordering::Relaxed);
-        self.look_at_sessions();
+        self.check_sessions();
     }
 
     /// Some peers did not send their initial routes in time: nobody waits for them any more (RFC 4724 §4.1). Without the cluster's

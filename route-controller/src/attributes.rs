@@ -1,4 +1,4 @@
-//! Path attributes under the names of the configuration, and what differs between two sets of them.
+//! Path attributes with the names of the configuration, and the difference of two sets.
 
 use bgp_proto::wire::{Origin, PathAttrs};
 

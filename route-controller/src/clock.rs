@@ -1,4 +1,4 @@
-//! The one place where the agent asks what time it is, and waits for one.
+//! The only place where the agent reads the clock.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! The configuration list for the container runtime: what stands in it, and putting it into the runtime's directory.
+//! The CNI configuration list: its content, and writing it into the container runtime's directory.
 //!
 //! What stands in it is pure: it follows from the section `cni` and from what the runtime's directory of plugins has. The file is
 //! replaced whole, and only when it differs: the runtime may read it at any moment, and reads it again at each change.
@@ -18,10 +18,10 @@ pub(crate) const LIST: &str = "10-podroute.conflist";
 /// With STATUS and GC.
 const NEWEST: &str = "1.1.0";
 /// A plugin answers VERSION within this time.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often plugins are asked again.
-const PLUGINS_LOOKED_AT: Duration = Duration::from_secs(60);
+const PLUGINS_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The container runtime's directories.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ pub(crate) struct Dirs {
 
 /// What is known of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Speaks {
+enum PluginVersion {
     /// It speaks [`NEWEST`].
     Newest,
     Older,
@@ -53,8 +53,8 @@ pub(crate) struct Plan {
 
 /// The outcome of writing a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Put {
-    AsItWas,
+pub(crate) enum FileOutcome {
+    Unchanged,
     Written,
 }
 
@@ -75,14 +75,14 @@ pub(crate) struct WriteError {
 }
 
 /// The list for this configuration and these plugins.
-fn plan(cni: &Cni, bin: &Path, look: impl Fn(&str) -> Speaks) -> Result<Plan, MissingPlugin> {
+fn plan(cni: &Cni, bin: &Path, look: impl Fn(&str) -> PluginVersion) -> Result<Plan, MissingPlugin> {
     let mut notes = Vec::new();
     let mut chained: Vec<(String, Value)> = Vec::new();
     let portmap = match cni.portmap {
         Portmap::Off => false,
         Portmap::On => true,
         Portmap::Auto => {
-            let is_there = look("portmap") != Speaks::Missing;
+            let is_there = look("portmap") != PluginVersion::Missing;
             if !is_there {
                 notes.push(format!(
                     "portmap is not in {}: hostPort of pods does nothing; install the containernetworking plugins there",
@@ -107,17 +107,19 @@ fn plan(cni: &Cni, bin: &Path, look: impl Fn(&str) -> Speaks) -> Result<Plan, Mi
     let mut newest = true;
     for (name, _) in &chained {
         let why = match look(name) {
-            Speaks::Newest => continue,
-            Speaks::Missing => {
+            PluginVersion::Newest => continue,
+            PluginVersion::Missing => {
                 return Err(MissingPlugin {
                     name: name.clone(),
                     dir: bin.to_owned(),
                 });
             }
-            Speaks::Older => {
+            PluginVersion::Older => {
                 "does not support CNI 1.1.0 (containernetworking plugins do from 1.9 on)".to_owned()
             }
-            Speaks::Unknown(why) => format!("does not report the CNI versions that it supports ({why})"),
+            PluginVersion::Unknown(why) => {
+                format!("does not report the CNI versions that it supports ({why})")
+            }
         };
         newest = false;
         notes.push(format!(
@@ -125,7 +127,7 @@ fn plan(cni: &Cni, bin: &Path, look: impl Fn(&str) -> Speaks) -> Result<Plan, Mi
             bin.display()
         ));
     }
-    if look("loopback") == Speaks::Missing {
+    if look("loopback") == PluginVersion::Missing {
         notes.push(format!(
             "loopback is not in {}: containerd before 2.0 starts no pods without it; install the containernetworking plugins there",
             bin.display()
@@ -168,21 +170,21 @@ pub(crate) fn plan_for(cni: &Cni, dirs: &Dirs) -> Result<Plan, MissingPlugin> {
 
 impl Plan {
     /// Puts the list into the directory, if something else is there.
-    pub(crate) fn put(&self, dirs: &Dirs) -> Result<Put, WriteError> {
+    pub(crate) fn put(&self, dirs: &Dirs) -> Result<FileOutcome, WriteError> {
         put(&dirs.conf, LIST, format!("{:#}\n", self.list).as_bytes(), 0o644)
     }
 }
 
 /// Keeps the list as the section `cni` says, whoever changes it. What is said of it is said once.
 #[derive(Debug)]
-pub(crate) struct Keeper {
+pub(crate) struct ListKeeper {
     /// None: another program keeps the list.
     dirs: Option<Dirs>,
     planned: Option<(Cni, Instant, Result<Plan, MissingPlugin>)>,
     error: Option<String>,
 }
 
-impl Keeper {
+impl ListKeeper {
     pub(crate) fn new(dirs: Option<Dirs>) -> Self {
         Self {
             dirs,
@@ -194,7 +196,7 @@ impl Keeper {
     /// Puts right what differs. Plugins are looked at again once a minute: they come and change without a word.
     pub(crate) fn look(&mut self, cni: &Cni) {
         let Some(dirs) = &self.dirs else { return };
-        let is_good = |(of, at, _): &(Cni, Instant, _)| of == cni && at.elapsed() < PLUGINS_LOOKED_AT;
+        let is_good = |(of, at, _): &(Cni, Instant, _)| of == cni && at.elapsed() < PLUGINS_INTERVAL;
         if !self.planned.as_ref().is_some_and(is_good) {
             let plan = tokio::task::block_in_place(|| plan_for(cni, dirs));
             let before = self.planned.replace((cni.clone(), Instant::now(), plan.clone()));
@@ -211,7 +213,7 @@ impl Keeper {
             Ok(plan) => plan.put(dirs).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
-        if outcome == Ok(Put::Written) {
+        if outcome == Ok(FileOutcome::Written) {
             tracing::info!(event = "cni_list_written", directory = %dirs.conf.display(), "CNI configuration list written");
         }
         let error = outcome.err();
@@ -226,18 +228,18 @@ impl Keeper {
 }
 
 /// Asks a plugin for the versions that it speaks (CNI specification, VERSION).
-fn ask(program: &Path) -> Speaks {
+fn ask(program: &Path) -> PluginVersion {
     if !program.exists() {
-        return Speaks::Missing;
+        return PluginVersion::Missing;
     }
     match version(program) {
-        Ok(true) => Speaks::Newest,
-        Ok(false) => Speaks::Older,
+        Ok(true) => PluginVersion::Newest,
+        Ok(false) => PluginVersion::Older,
         // It is there, and what it needs to run is not: a dynamic program in a container without its libraries.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Speaks::Unknown("it is no static program and cannot be run in this container".to_owned())
+            PluginVersion::Unknown("it is no static program and cannot be run in this container".to_owned())
         }
-        Err(error) => Speaks::Unknown(error.to_string()),
+        Err(error) => PluginVersion::Unknown(error.to_string()),
     }
 }
 
@@ -261,7 +263,7 @@ fn version(program: &Path) -> io::Result<bool> {
 }
 
 fn wait(plugin: &mut Child) -> io::Result<()> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + ANSWER_TIMEOUT;
     while plugin.try_wait()?.is_none() {
         if Instant::now() > end {
             plugin.kill()?;
@@ -274,21 +276,21 @@ fn wait(plugin: &mut Child) -> io::Result<()> {
 }
 
 /// Writes beside the place and renames. A file that is the same stays.
-pub(crate) fn put(dir: &Path, name: &str, content: &[u8], mode: u32) -> Result<Put, WriteError> {
+pub(crate) fn put(dir: &Path, name: &str, content: &[u8], mode: u32) -> Result<FileOutcome, WriteError> {
     let path = dir.join(name);
     let fail = |source: io::Error| WriteError {
         path: path.clone(),
         source,
     };
     if fs::read(&path).is_ok_and(|old| old == content) {
-        return Ok(Put::AsItWas);
+        return Ok(FileOutcome::Unchanged);
     }
     // Not with the list's own ending: the runtime would read it.
     let beside = dir.join(format!(".{name}.new"));
     fs::write(&beside, content).map_err(fail)?;
     fs::set_permissions(&beside, Permissions::from_mode(mode)).map_err(fail)?;
     fs::rename(&beside, &path).map_err(fail)?;
-    Ok(Put::Written)
+    Ok(FileOutcome::Written)
 }
 
 #[cfg(test)]
@@ -307,10 +309,10 @@ mod tests {
                 .split(' ')
                 .find(|one| one.trim_start_matches(['-', '?']) == name);
             match found.map(|one| one.chars().next()) {
-                None => Speaks::Missing,
-                Some(Some('-')) => Speaks::Older,
-                Some(Some('?')) => Speaks::Unknown("no loader".to_owned()),
-                Some(_) => Speaks::Newest,
+                None => PluginVersion::Missing,
+                Some(Some('-')) => PluginVersion::Older,
+                Some(Some('?')) => PluginVersion::Unknown("no loader".to_owned()),
+                Some(_) => PluginVersion::Newest,
             }
         })
     }
@@ -382,19 +384,19 @@ mod tests {
             "[ \"$CNI_COMMAND\" = VERSION ] && {}",
             answer("\"1.0.0\",\"1.1.0\"")
         );
-        assert_eq!(plugin("new", &of_command), Speaks::Newest);
-        assert_eq!(plugin("old", &answer("\"1.0.0\"")), Speaks::Older);
-        assert!(matches!(plugin("broken", "exit 3"), Speaks::Unknown(_)));
-        assert_eq!(ask(&dir.path().join("none")), Speaks::Missing);
+        assert_eq!(plugin("new", &of_command), PluginVersion::Newest);
+        assert_eq!(plugin("old", &answer("\"1.0.0\"")), PluginVersion::Older);
+        assert!(matches!(plugin("broken", "exit 3"), PluginVersion::Unknown(_)));
+        assert_eq!(ask(&dir.path().join("none")), PluginVersion::Missing);
     }
 
     #[test]
     fn files_are_replaced_whole_and_only_when_they_differ() {
         let dir = tempfile::tempdir().unwrap();
         for (content, wanted) in [
-            ("one", Put::Written),
-            ("two", Put::Written),
-            ("two", Put::AsItWas),
+            ("one", FileOutcome::Written),
+            ("two", FileOutcome::Written),
+            ("two", FileOutcome::Unchanged),
         ] {
             assert_eq!(
                 put(dir.path(), "plugin", content.as_bytes(), 0o755).unwrap(),

@@ -1,4 +1,4 @@
-//! How the C library's heap treats large tables.
+//! Settings of the C library's heap for large tables.
 #![allow(unsafe_code, reason = "mallopt, which no library wraps; nothing else is here")]
 
 /// Blocks from this size on get pages of their own, in octets. They grow by being mapped elsewhere, with nothing copied and

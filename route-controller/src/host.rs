@@ -1,4 +1,4 @@
-//! What the agent finds out about its host: the uplink, its addresses, MTU, the router id.
+//! Facts of the host: the uplink, its addresses, MTU, the router id.
 //!
 //! Pure, over the mirror of the kernel. The uplink is the interface that leads to the first peer, or else that of a default
 //! route. Addresses that come and go are not what the node is known by: those of keepalived or kube-vip (/32 or /128 beside a
@@ -61,7 +61,7 @@ const DEFAULT_MTU: u32 = 1500;
 
 /// What the operator leaves to the host, and how.
 #[derive(Clone, Debug)]
-pub(crate) struct Wish {
+pub(crate) struct HostChoice {
     addresses: NodeAddresses,
     router_id: RouterIdChoice,
     mtu: Auto<u16>,
@@ -75,7 +75,7 @@ pub(crate) struct Wish {
     kept_router_id: Option<RouterId>,
 }
 
-impl Wish {
+impl HostChoice {
     pub(crate) fn of(config: &Config, kept: Option<RouterId>) -> Self {
         let node = &config.node;
         Self {

@@ -10,13 +10,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use podroute_config::UnreadableFile;
+
 use crate::regular_file;
 
 /// A file with a million prefixes has some 20 MB.
 const LONGEST: u64 = 256 << 20;
 
 /// Contents of files, as the configuration takes them.
-pub(crate) type Contents = BTreeMap<PathBuf, Result<Arc<str>, String>>;
+pub(crate) type Contents = BTreeMap<PathBuf, Result<Arc<str>, UnreadableFile>>;
 
 /// Distinguishes states of a file without reading it: inode, size, time of modification.
 type Stamp = (u64, u64, i64, i64);
@@ -63,7 +65,7 @@ impl ListFiles {
     pub(crate) fn contents(&self) -> Contents {
         let content = |known: &Known| match (&known.content, &known.error) {
             (Some(content), _) => Ok(Arc::clone(content)),
-            (None, error) => Err(error.clone().unwrap_or_default()),
+            (None, error) => Err(UnreadableFile(error.clone().unwrap_or_default())),
         };
         let all = self.known.iter();
         all.map(|(file, known)| (file.clone(), content(known))).collect()
@@ -149,7 +151,7 @@ mod tests {
         let mut files = ListFiles::default();
         assert!(!files.look(&config), "nothing was known before");
         let content = |files: &ListFiles| files.contents()[&file].clone();
-        assert!(content(&files).unwrap_err().contains("No such file"));
+        assert!(content(&files).unwrap_err().0.contains("No such file"));
         std::fs::write(&file, "192.0.2.0/24\n").unwrap();
         assert!(!files.look_again(), "it may still be written");
         assert!(files.look_again() && !files.look_again());

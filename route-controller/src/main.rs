@@ -17,16 +17,20 @@ mod drain;
 mod dump;
 mod exposition;
 mod fib;
+mod glass;
 mod heap;
 mod host;
 mod list_files;
 mod log;
+mod measured;
 mod metrics;
 mod mounted;
 mod network_policy;
 mod node_file;
+mod node_route;
 mod pipe;
 mod pod_guard;
+mod process_stats;
 mod regular_file;
 mod secrets;
 mod server;
@@ -40,17 +44,15 @@ mod whole_file;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
     heap::tune();
-    let cli = cli::Cli::parse();
+    let cli = cli::parse();
     if !cli.is_agent() {
         pipe::end_quietly();
     }
     let _log = log::start(cli.is_agent());
     match cli::run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("podroute: {}", error.to_string().trim_end());
             ExitCode::FAILURE

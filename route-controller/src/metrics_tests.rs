@@ -1,5 +1,10 @@
 //! When the node is ready, and what it says where it is not: the handlers themselves, with a fib task that the test plays.
 
+use axum::http::HeaderMap;
+use axum::response::IntoResponse;
+use bgp_proto::types::Family;
+
+use super::page::metrics;
 use super::*;
 use crate::fib::tests::{fib, learned};
 
@@ -23,6 +28,7 @@ fn bench(fib: impl Fn() -> Fib + Send + 'static) -> Bench {
         agent: to_agent,
         watches: Watches::default(),
         network_policies: crate::network_policy::NetworkPolicies::default(),
+        run_dir: std::path::PathBuf::from("/nonexistent"),
     };
     Bench {
         source,
@@ -159,4 +165,51 @@ async fn an_agent_that_answers_is_alive() {
         }
     });
     assert_eq!(healthy(Shared(bench.source.clone())).await, StatusCode::OK);
+}
+
+/// The page as a strict reader of OpenMetrics takes it, with histograms that have counted.
+#[tokio::test]
+async fn the_page_is_open_metrics() {
+    let mut bench = bench(fib);
+    let dir = tempfile::tempdir().unwrap();
+    bench.source.run_dir = dir.path().to_owned();
+    let measured = &bench.source.health.measured;
+    measured.update_to_kernel.observe(Duration::from_millis(7));
+    measured.config.note(true);
+    let block = "10.244.1.0/24".parse().unwrap();
+    bench.source.health.configure(Series::default(), &[block]);
+    let mut headers = HeaderMap::new();
+    headers.insert(
+        "accept",
+        "application/openmetrics-text; version=1.0.0".parse().unwrap(),
+    );
+    let answer = metrics(Shared(bench.source.clone()), headers)
+        .await
+        .ok()
+        .unwrap()
+        .into_response();
+    let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
+    assert!(
+        kind.starts_with("application/openmetrics-text; version=1.0.0"),
+        "{kind}"
+    );
+    let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    let families = openmetrics::read(&text).unwrap_or_else(|why| panic!("{why}\n{text}"));
+    for family in [
+        "podroute_update_to_kernel_seconds",
+        "podroute_config_generation",
+        "podroute_cni_seconds",
+        "podroute_sessions",
+        "process_cpu_seconds",
+    ] {
+        assert!(families.contains(family), "no {family} in {families:?}");
+    }
+    for line in [
+        "podroute_update_to_kernel_seconds_bucket{le=\"0.01\"} 1",
+        "podroute_config_generation 1",
+        "podroute_block_addresses{block=\"10.244.1.0/24\",state=\"size\"} 256.0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "no {line} in {text}");
+    }
 }

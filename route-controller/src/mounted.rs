@@ -1,4 +1,4 @@
-//! A configuration file that Kubernetes mounts from a ConfigMap: its changes are taken without being asked.
+//! A configuration file that Kubernetes mounts from a ConfigMap: a change is noticed, and reloaded.
 //!
 //! The kubelet swaps a symbolic link `..data` beside the files, so that a directory with such a link is a mount, and
 //! what is read there is always whole. Files elsewhere are an operator's who says `podroute reload` himself.

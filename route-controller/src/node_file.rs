@@ -1,4 +1,4 @@
-//! `{run-dir}/node.json`: what the CNI plugin has to know of the node, replaced atomically.
+//! `{run-dir}/node.json`: facts of the node for the CNI plugins, replaced atomically.
 
 use std::io;
 use std::net::IpAddr;

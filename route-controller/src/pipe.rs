@@ -1,4 +1,4 @@
-//! What becomes of a command whose output nobody reads any more, as in `podroute show routes | head`.
+//! Ends a command quietly when its output is closed, as in `podroute show routes | head`.
 #![allow(
     unsafe_code,
     reason = "signal(2), which no library calls safely; nothing else is here"

@@ -1,4 +1,4 @@
-//! The thread that keeps what the plugin made in the kernel, and what it reports.
+//! The thread that restores pods' interfaces, routes and nftables entries.
 
 use std::io;
 use std::os::fd::AsFd;

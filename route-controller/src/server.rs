@@ -1,4 +1,4 @@
-//! The agent's end of the unix socket: each connection asks one thing.
+//! The control socket: each connection has one request.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,22 +19,23 @@ use crate::count::count;
 use crate::dump::{self, PAGE};
 use crate::fib::Fib;
 use crate::fib::task::ToFib;
+use crate::log;
 use crate::network_policy::{NetworkPolicies, QuestionError};
 use crate::status::{BfdStatus, ClusterStatus, DiffStatus, Direction, Reply, Request, ServicesStatus};
 use crate::views;
 
 /// Longest request: a configuration (1 MiB) as JSON.
-const QUESTION: u64 = 4 << 20;
+const REQUEST_LIMIT: u64 = 4 << 20;
 /// Longest time for an answer, a dump of a full table included.
-const PATIENCE: Duration = Duration::from_secs(300);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 /// Questions that are answered at a time; more wait.
-const ANSWERS: usize = 16;
+const ANSWER_LIMIT: usize = 16;
 /// Connections whose question is still to come; more are closed.
-const CONNECTIONS: usize = 256;
+const CONNECTION_LIMIT: usize = 256;
 /// After a connection that could not be accepted.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// How long a question may take to come.
-const QUESTION_PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The socket of a run directory. One that a killed agent left is replaced (the lock says that it is gone).
 pub(crate) fn listen(run_dir: &Path) -> io::Result<UnixListener> {
@@ -78,13 +79,15 @@ pub(crate) struct Server {
 
 /// Why a request is not answered.
 #[derive(Debug, thiserror::Error)]
-enum RequestError {
+pub(crate) enum RequestError {
     #[error("not a request of this version: {0}")]
     Malformed(#[from] serde_json::Error),
     #[error(transparent)]
     Prefix(#[from] PrefixError),
     #[error("no peer '{name}'; there are: {}", known.join(", "))]
     NoPeer { name: String, known: Vec<String> },
+    #[error(transparent)]
+    LogLevel(#[from] log::LevelError),
     #[error("a dump is a separate request")]
     Dump,
     #[error(transparent)]
@@ -99,11 +102,17 @@ enum RequestError {
     FibStopped,
     #[error(transparent)]
     Read(#[from] io::Error),
+    #[error("a peer sent {0} prefixes, more than a page shows: use 'podroute show routes PREFIX'")]
+    TooManyForPage(usize),
+    #[error("the agent does not know the {0} of the node")]
+    NotKnown(&'static str),
 }
 
-async fn read_question(read: OwnedReadHalf) -> io::Result<String> {
+async fn read_request(read: OwnedReadHalf) -> io::Result<String> {
     let mut line = String::new();
-    BufReader::new(read.take(QUESTION)).read_line(&mut line).await?;
+    BufReader::new(read.take(REQUEST_LIMIT))
+        .read_line(&mut line)
+        .await?;
     Ok(line)
 }
 
@@ -111,7 +120,7 @@ impl Server {
     /// Answers until the agent ends.
     pub(crate) async fn run(self, listener: UnixListener) {
         let [connections, answers] =
-            [CONNECTIONS, ANSWERS].map(|count| Arc::new(tokio::sync::Semaphore::new(count)));
+            [CONNECTION_LIMIT, ANSWER_LIMIT].map(|count| Arc::new(tokio::sync::Semaphore::new(count)));
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
@@ -122,13 +131,13 @@ impl Server {
                     let (server, answers) = (self.clone(), Arc::clone(&answers));
                     tokio::spawn(async move {
                         let (read, write) = stream.into_split();
-                        let question = tokio::time::timeout(QUESTION_PATIENCE, read_question(read)).await;
+                        let question = tokio::time::timeout(REQUEST_TIMEOUT, read_request(read)).await;
                         drop(place);
                         let (Ok(question), Ok(_permit)) = (question, answers.acquire_owned().await) else {
                             return;
                         };
                         let answered = server.connection(question, write);
-                        if tokio::time::timeout(PATIENCE, answered).await.is_err() {
+                        if tokio::time::timeout(ANSWER_TIMEOUT, answered).await.is_err() {
                             tracing::debug!(event = "control_timeout", "a control request took too long");
                         }
                     });
@@ -214,6 +223,17 @@ impl Server {
             Request::PolicyDiff { text } => Ok(Reply::Cut(self.network_policies.cut_by(text).await?)),
             Request::Dump => Err(RequestError::Dump),
             Request::Reload => self.order(ToAgent::Reload).await,
+            Request::LogLevel { level } => {
+                let changed = level.is_some();
+                if let Some(level) = level {
+                    log::set_level(&level)?;
+                }
+                let level = log::level();
+                if changed {
+                    tracing::info!(event = "log_level", %level, "the level of the log was changed");
+                }
+                Ok(Reply::Done(level))
+            }
             Request::Drain { on, withdraw } => {
                 self.order(|answer| ToAgent::Drain { on, withdraw, answer }).await
             }
@@ -299,6 +319,9 @@ impl Server {
         answer.await.map_err(|_| RequestError::FibStopped)
     }
 }
+
+mod facts;
+mod view;
 
 #[cfg(test)]
 mod tests;

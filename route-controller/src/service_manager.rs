@@ -1,4 +1,4 @@
-//! What the service manager is sent (sd_notify(3)): started, stopping, and that the agent's loop still turns (WatchdogSec).
+//! Notifications to the service manager (sd_notify(3)): started, stopping, watchdog (WatchdogSec).
 //! Without a service manager that asks for it (NOTIFY_SOCKET, WATCHDOG_USEC) nothing is sent.
 
 use std::time::Duration;

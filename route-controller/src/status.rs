@@ -1,9 +1,10 @@
-//! What `podroute show` asks and the agent answers, over a unix socket: one line of JSON each way.
+//! Requests and answers on the control socket: one line of JSON each.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+use sha1::{Digest, Sha1};
 
 use crate::network_policy::{CutStatus, ExplainQuestion, ExplanationStatus, PoliciesStatus};
 
@@ -36,6 +37,8 @@ pub(crate) enum Request {
     Drain { on: bool, withdraw: bool },
     /// Read the configuration again.
     Reload,
+    /// The level of the log, or a new one.
+    LogLevel { level: Option<String> },
     /// What this configuration would change.
     Diff { text: String },
     /// Network policies.
@@ -279,6 +282,32 @@ pub(crate) struct ClusterStatus {
     pub(crate) rejected: Vec<RejectedStatus>,
     /// Fields of the file that take effect at the next start.
     pub(crate) next_start: Vec<String>,
+    #[serde(default)]
+    pub(crate) configuration: ConfigurationStatus,
+}
+
+/// The configuration in force.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ConfigurationStatus {
+    /// The start of the SHA-1 of the file: the same on nodes with the same file.
+    pub(crate) hash: String,
+    /// The file on disk is another one, which was rejected.
+    pub(crate) rejected: bool,
+}
+
+impl ConfigurationStatus {
+    pub(crate) fn new(text: &str, rejected: bool) -> Self {
+        let octets = Sha1::digest(text.as_bytes());
+        Self {
+            hash: octets
+                .iter()
+                .take(6)
+                .map(|octet| format!("{octet:02x}"))
+                .collect(),
+            rejected,
+        }
+    }
 }
 
 /// Services, as this node sees them.
@@ -396,4 +425,14 @@ pub(crate) struct PeerDiff {
     /// What changes of these, by prefix: an attribute with its values before and after each.
     #[serde(default)]
     pub(crate) attributes: BTreeMap<String, Vec<String>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_the_start_of_sha1sum() {
+        assert_eq!(ConfigurationStatus::new("abc", false).hash, "a9993e364706");
+    }
 }

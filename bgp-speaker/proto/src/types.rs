@@ -239,7 +239,7 @@ impl Prefix {
         word
     }
 
-    /// The index of an IPv4 network among those of its length: neighbouring networks differ by one.
+    /// The index of an IPv4 network among those of its length: neighboring networks differ by one.
     pub(crate) fn number_v4(&self) -> u32 {
         self.word0().checked_shr(32 - u32::from(self.len)).unwrap_or(0)
     }

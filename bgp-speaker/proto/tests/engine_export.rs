@@ -594,7 +594,7 @@ fn rule(actions: Actions) -> Arc<Policy> {
     })
 }
 
-/// RFC 4271 §6.3: a receiver may refuse a path that does not begin with its neighbour's number, which is ours.
+/// RFC 4271 §6.3: a receiver may refuse a path that does not begin with its neighbor's number, which is ours.
 #[test]
 fn our_number_stays_in_front_of_what_a_policy_prepends() {
     let path = |kind, prepend, times| {

@@ -12,6 +12,7 @@ mod common;
 use bgp_proto::engine::{Aggregate, Input, OriginateRule, Originated, PeerKind, PeerRouting, When};
 use bgp_proto::policy::{Matcher, Policy, Rule, Source, Verdict};
 use bgp_proto::types::{Community, PeerId};
+use bgp_proto::wire::KernelRoute;
 use common::*;
 
 const A: PeerId = PeerId(1);
@@ -22,6 +23,7 @@ fn rule(text: &str) -> OriginateRule {
         prefix: prefix(text),
         source: Source::Static,
         aggregate: None,
+        kernel: KernelRoute::default(),
         when: None,
         communities: vec![Community(7)],
     }
@@ -277,4 +279,31 @@ fn the_first_route_inside_an_aggregate_is_not_sent() {
         set_announced(&mut world, "10.8.1.0/24", false);
         assert_eq!(known(&world), [""; 0]);
     }
+}
+
+#[test]
+fn an_aggregate_is_discarded_while_it_is_originated() {
+    let discard = KernelRoute {
+        blackhole: true,
+        metric: Some(4_294_967_294),
+        ..KernelRoute::default()
+    };
+    let aggregate = |kernel| OriginateRule {
+        aggregate: Some(Aggregate::Beside),
+        kernel,
+        ..rule("10.8.0.0/16")
+    };
+    let mut world = world(vec![aggregate(discard)]);
+    let is_discarded = |world: &World| world.blackholes.contains(&prefix("10.8.0.0/16"));
+    assert!(!is_discarded(&world), "nothing is inside");
+    set_announced(&mut world, "10.8.1.0/24", true);
+    assert!(is_discarded(&world));
+    world.handle(Input::OriginateByRules(vec![aggregate(KernelRoute::default())]));
+    world.pump();
+    assert!(!is_discarded(&world), "the configuration changed");
+    world.handle(Input::OriginateByRules(vec![aggregate(discard)]));
+    world.pump();
+    assert!(is_discarded(&world));
+    set_announced(&mut world, "10.8.1.0/24", false);
+    assert!(!is_discarded(&world), "nothing is inside any more");
 }

@@ -353,7 +353,7 @@ fn a_route_server_leaves_next_hop_and_med() {
 }
 
 #[test]
-fn another_number_of_ours() {
+fn another_own_number() {
     let old = Asn(65500);
     for (rules, sent, taken) in [
         (

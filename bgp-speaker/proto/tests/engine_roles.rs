@@ -12,7 +12,7 @@ use common::*;
 const A: PeerId = PeerId(1);
 const B: PeerId = PeerId(2);
 const C: PeerId = PeerId(3);
-/// An AS that is no neighbour.
+/// An AS that is no neighbor.
 const FAR: Asn = Asn(65099);
 
 fn with_role(peer: PeerId, role: Option<Role>) -> PeerRouting {
@@ -73,7 +73,7 @@ fn a_route_for_customers_only_is_a_leak_where_it_must_not_come_from() {
 }
 
 #[test]
-fn routes_of_providers_peers_and_route_servers_are_marked_with_the_neighbour() {
+fn routes_of_providers_peers_and_route_servers_are_marked_with_the_neighbor() {
     let theirs = asn_of(A, PeerKind::External);
     for (role, mark, inside) in [
         (Role::Customer, None, Some(theirs)),

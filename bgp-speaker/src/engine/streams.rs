@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::time::Instant;
 
 use bgp_proto::engine::FibChange;
 use bgp_proto::types::{Family, PeerId, Prefix};
@@ -30,6 +31,8 @@ struct Backlog {
     /// True: watch, false: unwatch.
     next_hops: BTreeMap<IpAddr, bool>,
     routes: HashMap<Prefix, FibChange>,
+    /// When the first UPDATE that caused these routes was received.
+    received: Option<Instant>,
     ends: BTreeSet<(PeerId, Family)>,
 }
 
@@ -40,6 +43,7 @@ impl Backlog {
 
     fn merge(&mut self, event: DatapathEvent) {
         match event {
+            DatapathEvent::Received(at) => self.received = self.received.or(Some(at)),
             DatapathEvent::Routes { changes, .. } => self
                 .routes
                 .extend(changes.into_iter().map(|change| (change.prefix, change))),
@@ -62,6 +66,9 @@ impl Backlog {
             self.next_hops.retain(|_, watch| !*watch);
             return Some(DatapathEvent::Watch(watch));
         }
+        if let Some(at) = self.received.take_if(|_| !self.routes.is_empty()) {
+            return Some(DatapathEvent::Received(at));
+        }
         if !self.routes.is_empty() {
             let mut changes: Vec<FibChange> = std::mem::take(&mut self.routes).into_values().collect();
             changes.sort_unstable_by_key(|change| change.prefix);
@@ -72,6 +79,7 @@ impl Backlog {
         }
         let unwatch = of(&self.next_hops, false);
         self.next_hops.clear();
+        self.received = None;
         (!unwatch.is_empty()).then_some(DatapathEvent::Unwatch(unwatch))
     }
 }

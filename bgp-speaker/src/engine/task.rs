@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bgp_proto::engine::{Chunk, Engine, Input, Output, SessionFacts, SessionId};
 use bgp_proto::types::PeerId;
@@ -42,6 +42,8 @@ pub(crate) struct EngineTask {
     to_write: Vec<Arc<Outbox>>,
     /// Work is left from the last turn.
     busy: bool,
+    /// When the first UPDATE was received whose routes are not sent to the kernel yet.
+    received: Option<Instant>,
 }
 
 impl EngineTask {
@@ -62,6 +64,7 @@ impl EngineTask {
             outboxes: HashMap::new(),
             to_write: Vec::new(),
             busy: false,
+            received: None,
         }
     }
 
@@ -141,6 +144,7 @@ impl EngineTask {
                 self.engine.handle(now(), input);
             }
             ToEngine::Routes(session, batch, _in_flight) => {
+                self.received.get_or_insert_with(now);
                 self.engine.handle(now(), Input::Routes(session, batch));
             }
             ToEngine::Up(facts, outbox) => self.session_up(facts, outbox),
@@ -187,6 +191,10 @@ impl EngineTask {
             }
             self.write();
             self.busy = self.engine.work();
+            if !self.busy {
+                // UPDATEs that changed no kernel route measure nothing.
+                self.received = None;
+            }
             if !self.busy || now() >= end {
                 return;
             }
@@ -196,7 +204,12 @@ impl EngineTask {
     fn dispatch(&mut self, output: Output) {
         match output {
             Output::Advertise(session, chunk) => self.advertise(session, chunk),
-            Output::Fib { changes, more } => self.datapath.send(DatapathEvent::Routes { changes, more }),
+            Output::Fib { changes, more } => {
+                if let Some(at) = self.received.take() {
+                    self.datapath.send(DatapathEvent::Received(at));
+                }
+                self.datapath.send(DatapathEvent::Routes { changes, more });
+            }
             Output::Watch(list) => self.datapath.send(DatapathEvent::Watch(list)),
             Output::Unwatch(list) => self.datapath.send(DatapathEvent::Unwatch(list)),
             Output::EndOfRib(session, family) => {

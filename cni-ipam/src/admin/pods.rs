@@ -71,7 +71,7 @@ pub fn attachments(state_dir: &Path) -> Result<Vec<AttachmentInfo>> {
 fn info(owner: Owner, state: &State, links: &[Link]) -> AttachmentInfo {
     let record = state.record().cloned().unwrap_or_default();
     AttachmentInfo {
-        netns_status: netns_status(&record, links.iter().any(|l| veth::is_host_end(l, &owner))),
+        netns_status: netns_status(&record, links.iter().any(|l| veth::is_host_side(l, &owner))),
         container: owner.container,
         ifname: owner.ifname,
         addresses: record.addresses,

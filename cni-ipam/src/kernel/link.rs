@@ -1,4 +1,4 @@
-//! rtnetlink messages (rtnetlink(7)): links, addresses, routes and neighbours.
+//! rtnetlink messages (rtnetlink(7)): links, addresses, routes and neighbors.
 //!
 //! Routes on the host have protocol 246 (`podroute-cni`); protocol 245 belongs to the agent and is not used here. `veth`
 //! decides which objects to create, and in which order.
@@ -181,13 +181,13 @@ pub(crate) fn add_route(batch: &mut Batch, flags: u16, route: NewRoute) {
     }
 }
 
-/// A neighbour that never expires.
-pub(crate) fn add_neighbour(batch: &mut Batch, flags: u16, index: u32, address: IpAddr, mac: [u8; 6]) {
+/// A neighbor that never expires.
+pub(crate) fn add_neighbor(batch: &mut Batch, flags: u16, index: u32, address: IpAddr, mac: [u8; 6]) {
     let mut header = vec![af(Family::of(address)), 0, 0, 0];
     header.extend(index.to_ne_bytes());
     header.extend(NUD_PERMANENT.to_ne_bytes());
     header.extend([0, 0]);
-    batch.begin(RTM_NEWNEIGH, flags, &header, format!("add neighbour {address}"));
+    batch.begin(RTM_NEWNEIGH, flags, &header, format!("add neighbor {address}"));
     batch.attr(1, &octets(address));
     batch.attr(2, &mac);
 }
@@ -449,23 +449,23 @@ fn look_up(socket: &Socket, address: IpAddr, index: u32, flags: u32) -> Result<O
     Ok(outcome.replies.first().and_then(KernelRoute::read))
 }
 
-/// A neighbour entry in the kernel.
+/// A neighbor entry in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Neighbour {
+pub(crate) struct Neighbor {
     pub(crate) address: IpAddr,
     pub(crate) mac: Vec<u8>,
     pub(crate) is_permanent: bool,
 }
 
-/// The neighbours on a link, of both families.
-pub(crate) fn neighbours(socket: &Socket, index: u32) -> Result<Vec<Neighbour>> {
+/// The neighbors on a link, of both families.
+pub(crate) fn neighbors(socket: &Socket, index: u32) -> Result<Vec<Neighbor>> {
     const NDMSG: usize = 12;
     let mut batch = Batch::default();
-    batch.begin(RTM_GETNEIGH, DUMP, &[0; NDMSG], "list neighbours");
+    batch.begin(RTM_GETNEIGH, DUMP, &[0; NDMSG], "list neighbors");
     let of_link = |reply: &Reply| {
         let attrs = reply.attrs(NDMSG);
         let state = reply.body.get(8..10)?.try_into().ok().map(u16::from_ne_bytes)?;
-        let found = Neighbour {
+        let found = Neighbor {
             address: attrs.get(1).and_then(address_from)?,
             mac: attrs.get(2).unwrap_or_default().to_vec(),
             is_permanent: state & NUD_PERMANENT != 0,

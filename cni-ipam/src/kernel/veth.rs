@@ -1,8 +1,8 @@
-//! A pod's veth pair with its addresses, routes and neighbour entries: routed, not bridged.
+//! A pod's veth pair with its addresses, routes and neighbor entries: routed, not bridged.
 //!
 //! One batch on the host (pair, alias, up), one inside the pod, one for the host's addresses and routes. The gateway is an
 //! address of the host interface with scope link, so that it is never a source address; there is no duplicate address
-//! detection; hardware addresses are set on both ends; permanent neighbour entries exist inside the pod only; at the end
+//! detection; hardware addresses are set on both ends; permanent neighbor entries exist inside the pod only; at the end
 //! the carrier of the host interface is queried, so that its queue is active before ADD returns. Only links with
 //! podroute-cni's name and alias or hardware address are changed.
 
@@ -287,7 +287,7 @@ fn retry(socket: &Socket, batch: &mut Batch) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Adds addresses, routes and the gateways' neighbour entries inside the pod. Returns the routes that were added.
+/// Adds addresses, routes and the gateways' neighbor entries inside the pod. Returns the routes that were added.
 fn configure_pod(pod: &Socket, plan: &Plan, index: u32) -> Result<Vec<Route>> {
     let mut batch = Batch::default();
     for address in &plan.addresses {
@@ -310,7 +310,7 @@ fn configure_pod(pod: &Socket, plan: &Plan, index: u32) -> Result<Vec<Route>> {
             };
             link::add_route(&mut batch, CREATE | APPEND, route);
         }
-        link::add_neighbour(&mut batch, CREATE | REPLACE, index, gateway, plan.host_mac);
+        link::add_neighbor(&mut batch, CREATE | REPLACE, index, gateway, plan.host_mac);
     }
     let mut outcome = pod.try_run(&mut batch)?;
     if needs_ipv6(&outcome) {
@@ -384,7 +384,7 @@ fn enable_ipv6(ifname: &str) {
 }
 
 /// Whether this link is an attachment's host interface. Its hardware address is set at creation, its alias afterwards.
-pub(crate) fn is_host_end(link: &Link, owner: &Owner) -> bool {
+pub(crate) fn is_host_side(link: &Link, owner: &Owner) -> bool {
     link.name == owner.host_ifname()
         && (link.alias.starts_with(ALIAS_PREFIX) || link.mac == owner.host_mac().as_slice())
 }
@@ -392,7 +392,7 @@ pub(crate) fn is_host_end(link: &Link, owner: &Owner) -> bool {
 /// Removes the pair; false: there is none. A link with this name that is not podroute-cni's stays.
 pub(crate) fn remove(host: &Socket, owner: &Owner) -> Result<bool> {
     match link::find(host, &owner.host_ifname())? {
-        Some(link) if is_host_end(&link, owner) => link::delete_found(host, &link),
+        Some(link) if is_host_side(&link, owner) => link::delete_found(host, &link),
         _ => Ok(false),
     }
 }

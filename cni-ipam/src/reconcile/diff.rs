@@ -74,7 +74,7 @@ impl HostState {
 pub(crate) enum Missing {
     /// The host interface is down.
     Up,
-    /// The host interface has another hardware address than the pod's permanent neighbour entry.
+    /// The host interface has another hardware address than the pod's permanent neighbor entry.
     Mac([u8; 6]),
     /// The host interface has another MTU than the pod's.
     Mtu(u32),
@@ -112,7 +112,7 @@ pub(crate) fn find_drift(host_sides: &[HostSide], host: &HostState, sources: &[I
         .iter()
         .filter_map(|host_side| {
             let link = host.links.get(&host_side.host_ifname);
-            let link = link.filter(|link| veth::is_host_end(link, &host_side.owner))?;
+            let link = link.filter(|link| veth::is_host_side(link, &host_side.owner))?;
             let mut missing = missing(host_side, link, host, sources);
             let is_one_of_several = interfaces.get(host_side.owner.container.as_str()) > Some(&1);
             missing.extend(settings(host_side, link, host, is_one_of_several));
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_is_gone_or_not_ours_is_left_alone() {
+    fn a_link_that_is_gone_or_foreign_is_left_alone() {
         assert_eq!(found(&host(None, addresses(), routes())), []);
         let mut foreign = link(false);
         foreign.alias = String::new();

@@ -1,4 +1,4 @@
-//! A configuration in words: what this node will run, and why.
+//! `podroute check --explain`: what this node will run, and why.
 //!
 //! The text is for people (`podroute check --explain`): every effective value stands there, those that
 //! nobody wrote marked as default, each policy with its rules, each peer that was left out with the
@@ -219,7 +219,12 @@ fn originate(config: &Config) -> Vec<String> {
             Some(Aggregate::Beside) => " while a route is inside",
             Some(Aggregate::InPlace) => " in place of the routes inside",
         };
-        format!("{}{aggregate}{}", rule.prefix, when(rule.when))
+        let discard = if rule.kernel.blackhole {
+            ", discarding the rest"
+        } else {
+            ""
+        };
+        format!("{}{aggregate}{}{discard}", rule.prefix, when(rule.when))
     });
     let kernel = config.kernel_routes.iter().map(|routes| {
         format!(
@@ -273,12 +278,15 @@ fn kernel(out: &mut String, config: &Config) -> fmt::Result {
         "  listens on     {}",
         join(&sockets, "nothing: it opens all sessions itself")
     )?;
-    if !config.metrics.is_empty() {
+    if !config.metrics.sockets.is_empty() {
         writeln!(
             out,
             "  metrics        http://{}/metrics",
-            join(&config.metrics, "")
+            join(&config.metrics.sockets, "")
         )?;
+    }
+    if let Some(web) = config.web {
+        writeln!(out, "  looking glass  http://{web}/")?;
     }
     let fib = &config.fib;
     if !fib.install {
@@ -290,7 +298,7 @@ fn kernel(out: &mut String, config: &Config) -> fmt::Result {
         fib.table.to_string()
     };
     let relax = if fib.multipath_relax {
-        ", also of different neighbour ASes"
+        ", also of different neighbor ASes"
     } else {
         ""
     };

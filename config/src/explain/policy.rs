@@ -1,4 +1,4 @@
-//! A policy in words, rule by rule, in the terms of the file.
+//! The text of a policy, rule by rule, in the terms of the file.
 
 use std::fmt::{self, Display, Write as _};
 

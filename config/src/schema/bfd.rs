@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Section;
-use crate::decode::{At, Fields};
+use crate::decode::{Fields, Located};
 use crate::model::BfdAuthKind;
-use crate::problem::Spot;
+use crate::problem::Location;
 use crate::value::{self, Bad, Kind, int};
 
 pub(crate) const BFD: Section = Section {
@@ -76,10 +76,10 @@ const AUTH_KIND: Kind<BfdAuthKind> = Kind {
 /// `bfd` as written.
 #[derive(Debug)]
 pub(crate) struct Bfd {
-    pub(crate) interval: Option<At<Duration>>,
-    pub(crate) multiplier: Option<At<u8>>,
-    pub(crate) multihop: Option<At<bool>>,
-    pub(crate) strict: Option<At<bool>>,
+    pub(crate) interval: Option<Located<Duration>>,
+    pub(crate) multiplier: Option<Located<u8>>,
+    pub(crate) multihop: Option<Located<bool>>,
+    pub(crate) strict: Option<Located<bool>>,
     pub(crate) auth: Option<BfdAuth>,
     pub(crate) dampening: Option<BfdDampening>,
 }
@@ -87,17 +87,17 @@ pub(crate) struct Bfd {
 /// `bfd.auth` as written.
 #[derive(Debug)]
 pub(crate) struct BfdAuth {
-    pub(crate) kind: Option<At<BfdAuthKind>>,
-    pub(crate) key_id: Option<At<u8>>,
-    pub(crate) file: Option<At<PathBuf>>,
+    pub(crate) kind: Option<Located<BfdAuthKind>>,
+    pub(crate) key_id: Option<Located<u8>>,
+    pub(crate) file: Option<Located<PathBuf>>,
 }
 
 /// `bfd.dampening` as written.
 #[derive(Debug)]
 pub(crate) struct BfdDampening {
-    pub(crate) losses: Option<At<u8>>,
-    pub(crate) half_life: Option<At<Duration>>,
-    pub(crate) longest: Option<At<Duration>>,
+    pub(crate) losses: Option<Located<u8>>,
+    pub(crate) half_life: Option<Located<Duration>>,
+    pub(crate) longest: Option<Located<Duration>>,
 }
 
 impl Bfd {
@@ -126,9 +126,9 @@ impl Bfd {
 /// One of `nextHops` as written.
 #[derive(Debug)]
 pub(crate) struct NextHop {
-    pub(crate) spot: Spot,
-    pub(crate) address: Option<At<IpAddr>>,
-    pub(crate) local_address: Option<At<IpAddr>>,
+    pub(crate) location: Location,
+    pub(crate) address: Option<Located<IpAddr>>,
+    pub(crate) local_address: Option<Located<IpAddr>>,
     pub(crate) bfd: Option<Bfd>,
 }
 
@@ -143,7 +143,7 @@ pub(crate) fn read_next_hops(document: &Fields<'_>) -> Vec<NextHop> {
             item.error("nothing watches this next hop", "add bfd: {}");
         }
         Some(NextHop {
-            spot: item.spot.clone(),
+            location: item.location.clone(),
             address: fields.required("address", &value::HOST),
             local_address: fields.scalar("localAddress", &value::HOST),
             bfd: bfd.map(|fields| Bfd::read(&fields)),

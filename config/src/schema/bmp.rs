@@ -1,10 +1,11 @@
-//! The sections `bmp` (monitoring stations, RFC 7854) and `metrics` (Prometheus): who watches.
+//! The sections `bmp` (monitoring stations, RFC 7854), `metrics` (Prometheus) and `web` (the looking glass): who watches.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Section;
-use crate::decode::{At, Cursor, Fields};
+use crate::decode::{Cursor, Fields, Located};
+use crate::model::PerPeer;
 use crate::value::{self, Bad, Kind};
 
 pub(crate) const BMP: Section = Section {
@@ -14,15 +15,47 @@ pub(crate) const BMP: Section = Section {
 
 pub(crate) const METRICS: Section = Section {
     name: "metrics",
-    fields: &["port", "addresses"],
+    fields: &["port", "addresses", "perPeer"],
 };
+
+pub(crate) const WEB: Section = Section {
+    name: "web",
+    fields: &["port"],
+};
+
+/// `web` as written.
+#[derive(Debug)]
+pub(crate) struct Web {
+    pub(crate) port: Option<Located<u16>>,
+}
+
+impl Web {
+    pub(crate) fn read(document: &Fields<'_>) -> Option<Self> {
+        let fields = document.fields("web", &WEB)?;
+        Some(Self {
+            port: fields.required("port", &value::PORT),
+        })
+    }
+}
 
 /// `metrics` as written.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    pub(crate) port: Option<At<u16>>,
-    pub(crate) addresses: Vec<At<IpAddr>>,
+    pub(crate) port: Option<Located<u16>>,
+    pub(crate) addresses: Vec<Located<IpAddr>>,
+    pub(crate) per_peer: Option<Located<PerPeer>>,
 }
+
+const PER_PEER: Kind<PerPeer> = Kind {
+    what: "which peers have series of their own",
+    example: "configured",
+    parse: |scalar| match scalar.text {
+        "all" => Ok(PerPeer::All),
+        "configured" => Ok(PerPeer::Configured),
+        "none" => Ok(PerPeer::None),
+        _ => Err(Bad::Range("all, configured or none".to_owned())),
+    },
+};
 
 impl Metrics {
     pub(crate) fn read(document: &Fields<'_>) -> Option<Self> {
@@ -30,6 +63,7 @@ impl Metrics {
         Some(Self {
             port: fields.required("port", &value::PORT),
             addresses: fields.scalars("addresses", &value::ADDRESS),
+            per_peer: fields.scalar("perPeer", &PER_PEER),
         })
     }
 }
@@ -54,10 +88,10 @@ const ROUTES: Kind<BmpRoutes> = Kind {
 /// One station as written.
 #[derive(Debug)]
 pub(crate) struct Bmp {
-    pub(crate) address: Option<At<IpAddr>>,
-    pub(crate) port: Option<At<u16>>,
-    pub(crate) routes: Option<Vec<At<BmpRoutes>>>,
-    pub(crate) statistics: Option<At<Duration>>,
+    pub(crate) address: Option<Located<IpAddr>>,
+    pub(crate) port: Option<Located<u16>>,
+    pub(crate) routes: Option<Vec<Located<BmpRoutes>>>,
+    pub(crate) statistics: Option<Located<Duration>>,
 }
 
 /// Reads the list of stations.

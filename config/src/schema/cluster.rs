@@ -1,13 +1,13 @@
-//! The sections that take what Kubernetes knows: `mesh` and `services`.
+//! The sections that use objects of Kubernetes: `mesh` and `services`.
 
 use bgp_proto::types::{Community, HoldTime, Prefix};
 
 use podroute_services::Compatibility;
 
 use super::{BFD, Bfd, COMPATIBILITY, PASSWORD, Password, Pool, Section, labels};
-use crate::decode::{At, Cursor, Fields};
+use crate::decode::{Cursor, Fields, Located};
 use crate::model::ServiceAddress;
-use crate::problem::Spot;
+use crate::problem::Location;
 use crate::value::{self, Bad, Kind};
 
 pub(crate) const MESH: Section = Section {
@@ -79,13 +79,13 @@ const WITHOUT_ENDPOINTS: Kind<bool> = Kind {
 /// `mesh`.
 #[derive(Debug, Default)]
 pub(crate) struct Mesh {
-    pub(crate) mode: Option<At<MeshMode>>,
-    pub(crate) reflector_selector: Vec<(At<String>, At<String>)>,
-    pub(crate) hold: Option<At<HoldTime>>,
+    pub(crate) mode: Option<Located<MeshMode>>,
+    pub(crate) reflector_selector: Vec<(Located<String>, Located<String>)>,
+    pub(crate) hold: Option<Located<HoldTime>>,
     pub(crate) password: Option<Password>,
     pub(crate) bfd: Option<Bfd>,
     /// A policy in place of what a node may say by itself.
-    pub(crate) import: Option<Vec<At<String>>>,
+    pub(crate) import: Option<Vec<Located<String>>>,
 }
 
 impl Mesh {
@@ -112,28 +112,28 @@ impl Mesh {
 /// `services`.
 #[derive(Debug, Default)]
 pub(crate) struct Services {
-    pub(crate) advertise: Vec<At<ServiceAddress>>,
-    pub(crate) ranges: Vec<At<Prefix>>,
+    pub(crate) advertise: Vec<Located<ServiceAddress>>,
+    pub(crate) ranges: Vec<Located<Prefix>>,
     /// Where `ranges` is, or should be.
-    pub(crate) ranges_spot: Option<Spot>,
+    pub(crate) ranges_spot: Option<Location>,
     /// Whether the operator wrote `ranges`, readable or not.
     pub(crate) has_ranges: bool,
     /// A Service without a ready endpoint is not announced.
     pub(crate) needs_endpoints: bool,
-    pub(crate) selector: Vec<(At<String>, At<String>)>,
-    pub(crate) class: Option<At<String>>,
-    pub(crate) aggregates: Vec<At<Prefix>>,
+    pub(crate) selector: Vec<(Located<String>, Located<String>)>,
+    pub(crate) class: Option<Located<String>>,
+    pub(crate) aggregates: Vec<Located<Prefix>>,
     pub(crate) communities: Vec<ServiceCommunities>,
     pub(crate) pools: Vec<Pool>,
-    pub(crate) compatibility: Vec<At<Compatibility>>,
+    pub(crate) compatibility: Vec<Located<Compatibility>>,
 }
 
 /// One of `services.communities`.
 #[derive(Debug)]
 pub(crate) struct ServiceCommunities {
-    pub(crate) selector: Vec<(At<String>, At<String>)>,
-    pub(crate) class: Option<At<String>>,
-    pub(crate) add: Vec<At<Community>>,
+    pub(crate) selector: Vec<(Located<String>, Located<String>)>,
+    pub(crate) class: Option<Located<String>>,
+    pub(crate) add: Vec<Located<Community>>,
 }
 
 impl ServiceCommunities {

@@ -1,13 +1,13 @@
-//! The section `cni`: the network that the container runtime is given.
+//! The section `cni`: the network configuration of the container runtime.
 
 use std::time::Duration;
 
 use bgp_proto::types::Prefix;
 
 use super::Section;
-use crate::decode::{At, Cursor, Fields};
+use crate::decode::{Cursor, Fields, Located};
 use crate::model::Portmap;
-use crate::problem::Spot;
+use crate::problem::Location;
 use crate::value::{self, Bad, Kind, int};
 use crate::yaml::{Node, Value};
 
@@ -93,22 +93,22 @@ const PORTMAP: Kind<Portmap> = Kind {
 /// `cni`.
 #[derive(Debug, Default)]
 pub(crate) struct Cni {
-    pub(crate) name: Option<At<String>>,
-    pub(crate) mtu: Option<At<u16>>,
+    pub(crate) name: Option<Located<String>>,
+    pub(crate) mtu: Option<Located<u16>>,
     pub(crate) masquerade: Option<Masquerade>,
-    pub(crate) mark: Option<At<u32>>,
-    pub(crate) reserved: Vec<At<String>>,
-    pub(crate) portmap: Option<At<Portmap>>,
-    pub(crate) bandwidth: Option<At<bool>>,
-    pub(crate) policy_wait: Option<At<Duration>>,
-    pub(crate) plugins: Vec<At<serde_json::Value>>,
+    pub(crate) mark: Option<Located<u32>>,
+    pub(crate) reserved: Vec<Located<String>>,
+    pub(crate) portmap: Option<Located<Portmap>>,
+    pub(crate) bandwidth: Option<Located<bool>>,
+    pub(crate) policy_wait: Option<Located<Duration>>,
+    pub(crate) plugins: Vec<Located<serde_json::Value>>,
 }
 
 /// `cni.masquerade`.
 #[derive(Debug)]
 pub(crate) struct Masquerade {
-    pub(crate) enabled: Option<At<bool>>,
-    pub(crate) exempt: Vec<At<Prefix>>,
+    pub(crate) enabled: Option<Located<bool>>,
+    pub(crate) exempt: Vec<Located<Prefix>>,
 }
 
 impl Cni {
@@ -138,7 +138,7 @@ impl Cni {
 }
 
 /// A plugin's configuration as it is written; what its fields mean is the plugin's affair.
-fn plugin(cursor: &Cursor<'_>) -> Option<At<serde_json::Value>> {
+fn plugin(cursor: &Cursor<'_>) -> Option<Located<serde_json::Value>> {
     if !cursor.is_map() {
         cursor.error(
             "expected the configuration of a plugin, a mapping",
@@ -156,11 +156,11 @@ fn plugin(cursor: &Cursor<'_>) -> Option<At<serde_json::Value>> {
         );
         return None;
     }
-    let spot = Spot {
-        path: cursor.spot.path.clone(),
-        mark: cursor.spot.mark,
+    let location = Location {
+        path: cursor.location.path.clone(),
+        position: cursor.location.position,
     };
-    Some(At::new(value, &spot))
+    Some(Located::new(value, &location))
 }
 
 /// YAML as JSON, by the rules of YAML 1.2's core schema (§10.3.2): what stands in quotes is a text.

@@ -1,4 +1,4 @@
-//! The section `lists`: prefixes, communities and AS numbers under a name, written out or in files.
+//! The section `lists`: named lists of prefixes, communities and AS numbers, in the configuration or in files.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use super::policy::{
     AsnItem, COMMUNITIES, CommunityItem, EXT, LARGE, PrefixItem, check_name, read_asns, read_communities,
     read_prefixes,
 };
-use crate::decode::{At, Cursor, Fields};
+use crate::decode::{Cursor, Fields, Located};
 use crate::value;
 
 pub(crate) const LIST: Section = Section {
@@ -30,7 +30,7 @@ pub(crate) const LIST_FILE: Section = Section {
 /// One list as written.
 #[derive(Debug)]
 pub(crate) struct List {
-    pub(crate) name: At<String>,
+    pub(crate) name: Located<String>,
     pub(crate) prefixes: Option<Items<PrefixItem>>,
     pub(crate) communities: Option<Items<CommunityItem>>,
     pub(crate) large_communities: Option<Items<CommunityItem>>,
@@ -42,7 +42,7 @@ pub(crate) struct List {
 #[derive(Debug)]
 pub(crate) enum Items<T> {
     Here(Vec<T>),
-    File(At<PathBuf>),
+    File(Located<PathBuf>),
 }
 
 /// Reads the mapping of lists.
@@ -61,8 +61,11 @@ pub(crate) fn read_lists(document: &Fields<'_>) -> Vec<List> {
 }
 
 /// The files that lists name.
-pub(crate) fn files_of_lists(root: &crate::yaml::Node, sink: &crate::problem::Sink) -> BTreeSet<PathBuf> {
-    let cursor = Cursor::root(root, sink);
+pub(crate) fn files_of_lists(
+    root: &crate::yaml::Node,
+    problems: &crate::problem::Problems,
+) -> BTreeSet<PathBuf> {
+    let cursor = Cursor::root(root, problems);
     let fields = cursor.is_map().then(|| cursor.fields(&super::DOCUMENT)).flatten();
     let lists = fields.map(|fields| read_lists(&fields)).unwrap_or_default();
     lists.iter().flat_map(List::files).collect()
@@ -87,7 +90,7 @@ impl List {
     }
 }
 
-fn read_list(name: At<String>, body: &Cursor<'_>) -> Option<List> {
+fn read_list(name: Located<String>, body: &Cursor<'_>) -> Option<List> {
     check_name(&name, body);
     let fields = body.fields(&LIST)?;
     Some(List {

@@ -1,4 +1,4 @@
-//! Which fields there are, and how each is read into its type.
+//! The fields of every section, and the type that each is read into.
 //!
 //! A section lists its fields in a [`Section`] (which drives "unknown field" errors and the test that
 //! every field is documented) and has a reader below that yields a plain struct of located values. To
@@ -30,9 +30,9 @@ pub(crate) use policy::*;
 pub(crate) use pools::*;
 
 pub use crate::decode::Section;
-use crate::decode::{At, Cursor};
+use crate::decode::{Cursor, Located};
 use crate::model::OnShutdown;
-use crate::problem::{Sink, Spot, quoted};
+use crate::problem::{Location, Problems, quoted};
 use crate::value::{self, Bad, Kind, Scalar};
 use crate::yaml::{Node as YamlNode, Value};
 
@@ -58,6 +58,7 @@ pub const SECTIONS: &[&Section] = &[
     &MAX_PREFIXES,
     &BMP,
     &METRICS,
+    &WEB,
     &TTL_SECURITY,
     &TIMERS,
     &RULE,
@@ -105,6 +106,7 @@ pub(crate) const DOCUMENT: Section = Section {
         "cni",
         "bmp",
         "metrics",
+        "web",
         "shutdown",
     ],
 };
@@ -144,17 +146,18 @@ pub(crate) struct Document {
     pub(crate) cni: Cni,
     pub(crate) peers: Vec<Peer>,
     pub(crate) next_hops: Vec<NextHop>,
-    pub(crate) originate: Vec<At<Originate>>,
+    pub(crate) originate: Vec<Located<Originate>>,
     pub(crate) lists: Vec<List>,
     pub(crate) policies: Vec<Policy>,
     pub(crate) bmp: Vec<Bmp>,
     pub(crate) metrics: Option<Metrics>,
-    pub(crate) shutdown: Option<At<OnShutdown>>,
+    pub(crate) web: Option<Web>,
+    pub(crate) shutdown: Option<Located<OnShutdown>>,
 }
 
 /// Reads the tree; `None` when it is no mapping at all.
-pub(crate) fn read(root: &YamlNode, sink: &Sink) -> Option<Document> {
-    let cursor = Cursor::root(root, sink);
+pub(crate) fn read(root: &YamlNode, problems: &Problems) -> Option<Document> {
+    let cursor = Cursor::root(root, problems);
     if matches!(root.value, Value::Null) {
         cursor.error("the file is empty", "begin with apiVersion: podroute/v1");
         return None;
@@ -177,12 +180,13 @@ pub(crate) fn read(root: &YamlNode, sink: &Sink) -> Option<Document> {
         policies: read_policies(&fields),
         bmp: read_bmp(&fields),
         metrics: Metrics::read(&fields),
+        web: Web::read(&fields),
         shutdown: fields.scalar("shutdown", &SHUTDOWN),
     })
 }
 
 /// A mapping of names to values, as labels are.
-pub(crate) fn labels(cursor: &Cursor<'_>) -> Vec<(At<String>, At<String>)> {
+pub(crate) fn labels(cursor: &Cursor<'_>) -> Vec<(Located<String>, Located<String>)> {
     let entries = cursor.entries("a mapping of labels", "{rack: a}");
     entries
         .into_iter()
@@ -190,7 +194,7 @@ pub(crate) fn labels(cursor: &Cursor<'_>) -> Vec<(At<String>, At<String>)> {
         .collect()
 }
 
-fn read_label(key: At<String>, value: &Cursor<'_>) -> Option<(At<String>, At<String>)> {
+fn read_label(key: Located<String>, value: &Cursor<'_>) -> Option<(Located<String>, Located<String>)> {
     let bad = (value::LABEL.parse)(Scalar {
         text: &key.value,
         quoted: true,
@@ -199,19 +203,19 @@ fn read_label(key: At<String>, value: &Cursor<'_>) -> Option<(At<String>, At<Str
     if let Some(Bad::Range(range)) = &bad {
         let message = format!("{} is not a label", quoted(&key.value));
         value
-            .sink
-            .error(key.spot.problem(message, format!("use {range}")));
+            .problems
+            .error(key.location.problem(message, format!("use {range}")));
     }
     let value = value.scalar(&value::TEXT)?;
     bad.is_none().then_some((key, value))
 }
 
 /// The first value that occurs twice, with where it did first.
-pub(crate) fn repeated<T: PartialEq>(list: &[At<T>]) -> impl Iterator<Item = (&At<T>, &Spot)> {
+pub(crate) fn repeated<T: PartialEq>(list: &[Located<T>]) -> impl Iterator<Item = (&Located<T>, &Location)> {
     list.iter().enumerate().filter_map(|(index, item)| {
         list.iter()
             .take(index)
             .find(|other| other.value == item.value)
-            .map(|other| (item, &other.spot))
+            .map(|other| (item, &other.location))
     })
 }

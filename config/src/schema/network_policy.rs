@@ -1,7 +1,7 @@
-//! The section `policy`: enforcement of Kubernetes' network policies.
+//! The section `policy`: enforcement of NetworkPolicies.
 
 use super::Section;
-use crate::decode::{At, Fields};
+use crate::decode::{Fields, Located};
 use crate::value::{Bad, Kind};
 
 pub(crate) const NETWORK_POLICY: Section = Section {
@@ -32,9 +32,9 @@ const ESTABLISHED: Kind<bool> = Kind {
 /// `policy`.
 #[derive(Debug, Default)]
 pub(crate) struct NetworkPolicy {
-    pub(crate) is_enforced: Option<At<bool>>,
+    pub(crate) is_enforced: Option<Located<bool>>,
     /// Connections that a new policy forbids end.
-    pub(crate) ends_established: Option<At<bool>>,
+    pub(crate) ends_established: Option<Located<bool>>,
 }
 
 impl NetworkPolicy {

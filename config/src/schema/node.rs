@@ -1,13 +1,13 @@
-//! The sections that say who this node is: `cluster`, `node`, `listen` and `fib`.
+//! The sections `cluster`, `node`, `listen` and `fib`.
 
 use std::net::IpAddr;
 
 use bgp_proto::types::{Asn, Family, Prefix};
 
 use super::{Section, labels};
-use crate::decode::{At, Fields};
+use crate::decode::{Fields, Located};
 use crate::model::RouterIdChoice;
-use crate::problem::Spot;
+use crate::problem::Location;
 use crate::value::{self, Bad, Kind, int};
 
 pub(crate) const CLUSTER: Section = Section {
@@ -141,14 +141,14 @@ const ANNOTATION: Kind<Annotation> = Kind {
 #[derive(Debug)]
 pub(crate) struct Cluster {
     /// Where an absent `asn` is reported.
-    pub(crate) asn_spot: Spot,
+    pub(crate) asn_spot: Location,
     /// Whether `asn` is there, readable or not.
     pub(crate) has_asn: bool,
-    pub(crate) asn: Option<At<Asn>>,
-    pub(crate) pod_cidrs: Vec<At<Prefix>>,
+    pub(crate) asn: Option<Located<Asn>>,
+    pub(crate) pod_cidrs: Vec<Located<Prefix>>,
     /// Whether each of them could be read; else nothing is known to lie outside.
     pub(crate) pod_cidrs_known: bool,
-    pub(crate) cluster_id: Option<At<u32>>,
+    pub(crate) cluster_id: Option<Located<u32>>,
 }
 
 impl Cluster {
@@ -182,18 +182,18 @@ impl Cluster {
 /// `node`: what is this node's alone.
 #[derive(Default, Debug)]
 pub(crate) struct Node {
-    pub(crate) name: Option<At<String>>,
+    pub(crate) name: Option<Located<String>>,
     pub(crate) router_id: Option<RouterIdChoice>,
     pub(crate) has_asn: bool,
-    pub(crate) asn: Option<At<Asn>>,
-    pub(crate) blocks: Vec<At<Prefix>>,
+    pub(crate) asn: Option<Located<Asn>>,
+    pub(crate) blocks: Vec<Located<Prefix>>,
     /// Where the file says that they come from Kubernetes.
-    pub(crate) blocks_of_cluster: Option<Spot>,
-    pub(crate) mtu: Option<At<Option<u16>>>,
-    pub(crate) labels: Vec<(At<String>, At<String>)>,
+    pub(crate) blocks_of_cluster: Option<Location>,
+    pub(crate) mtu: Option<Located<Option<u16>>>,
+    pub(crate) labels: Vec<(Located<String>, Located<String>)>,
     pub(crate) addresses: Addresses,
     /// Annotations of the Node object that are taken.
-    pub(crate) annotations: Vec<At<Annotation>>,
+    pub(crate) annotations: Vec<Located<Annotation>>,
 }
 
 impl Node {
@@ -213,7 +213,7 @@ impl Node {
             blocks_of_cluster: fields
                 .get("blocks")
                 .filter(|cursor| cursor.text() == Some("kubernetes"))
-                .map(|cursor| cursor.spot.clone()),
+                .map(|cursor| cursor.location.clone()),
             mtu: fields.scalar("mtu", &MTU),
             labels: fields
                 .get("labels")
@@ -225,7 +225,7 @@ impl Node {
     }
 }
 
-fn read_blocks(fields: &Fields<'_>) -> Vec<At<Prefix>> {
+fn read_blocks(fields: &Fields<'_>) -> Vec<Located<Prefix>> {
     let Some(cursor) = fields.get("blocks") else {
         return Vec::new();
     };
@@ -280,16 +280,16 @@ pub(crate) enum Addresses {
     #[default]
     Auto,
     InternalIp,
-    Cidrs(Vec<At<Prefix>>),
-    Given(Vec<At<IpAddr>>),
+    Cidrs(Vec<Located<Prefix>>),
+    Given(Vec<Located<IpAddr>>),
 }
 
 /// `listen`: where peers connect to.
 #[derive(Default, Debug)]
 pub(crate) struct Listen {
-    pub(crate) enabled: Option<At<bool>>,
-    pub(crate) port: Option<At<u16>>,
-    pub(crate) addresses: Option<Vec<At<IpAddr>>>,
+    pub(crate) enabled: Option<Located<bool>>,
+    pub(crate) port: Option<Located<u16>>,
+    pub(crate) addresses: Option<Vec<Located<IpAddr>>>,
 }
 
 impl Listen {
@@ -313,31 +313,31 @@ impl Listen {
 /// `fib`: what goes into the kernel.
 #[derive(Default, Debug)]
 pub(crate) struct Fib {
-    pub(crate) install: Option<At<bool>>,
-    pub(crate) metric: Option<At<u32>>,
-    pub(crate) table: Option<At<u32>>,
-    pub(crate) rule_priority: Option<At<u32>>,
-    pub(crate) max_paths: Option<At<u8>>,
-    pub(crate) multipath_relax: Option<At<bool>>,
-    pub(crate) link_bandwidth: Option<At<bool>>,
-    pub(crate) resolve_via_default: Option<At<bool>>,
-    pub(crate) nexthop_objects: Option<At<bool>>,
+    pub(crate) install: Option<Located<bool>>,
+    pub(crate) metric: Option<Located<u32>>,
+    pub(crate) table: Option<Located<u32>>,
+    pub(crate) rule_priority: Option<Located<u32>>,
+    pub(crate) max_paths: Option<Located<u8>>,
+    pub(crate) multipath_relax: Option<Located<bool>>,
+    pub(crate) link_bandwidth: Option<Located<bool>>,
+    pub(crate) resolve_via_default: Option<Located<bool>>,
+    pub(crate) nexthop_objects: Option<Located<bool>>,
     pub(crate) resilient_groups: Option<ResilientGroups>,
 }
 
 /// `fib.resilientGroups`.
 #[derive(Debug)]
 pub(crate) struct ResilientGroups {
-    pub(crate) spot: Spot,
-    pub(crate) buckets: Option<At<u16>>,
-    pub(crate) idle_timer: Option<At<u32>>,
+    pub(crate) location: Location,
+    pub(crate) buckets: Option<Located<u16>>,
+    pub(crate) idle_timer: Option<Located<u32>>,
 }
 
 impl ResilientGroups {
     fn read(fib: &Fields<'_>) -> Option<Self> {
         let fields = fib.fields("resilientGroups", &RESILIENT_GROUPS)?;
         Some(Self {
-            spot: fib.key_spot("resilientGroups"),
+            location: fib.key_spot("resilientGroups"),
             buckets: fields.scalar("buckets", &BUCKETS),
             idle_timer: fields.scalar("idleTimer", &value::IDLE_TIMER),
         })
@@ -349,7 +349,7 @@ impl Fib {
         // The short way to say that the kernel's routes are left alone.
         if let Some(cursor) = document.get("fib").filter(|cursor| cursor.text() == Some("off")) {
             return Self {
-                install: Some(At::new(false, &cursor.spot)),
+                install: Some(Located::new(false, &cursor.location)),
                 ..Self::default()
             };
         }

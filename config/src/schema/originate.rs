@@ -3,12 +3,20 @@
 use bgp_proto::types::{Community, Prefix};
 
 use super::Section;
-use crate::decode::{At, Cursor, Fields};
+use crate::decode::{Cursor, Fields, Located};
 use crate::value::{self, Bad, Kind, int};
 
 pub(crate) const ORIGINATE: Section = Section {
     name: "originate[]",
-    fields: &["prefix", "aggregate", "suppress", "kernel", "when", "communities"],
+    fields: &[
+        "prefix",
+        "aggregate",
+        "suppress",
+        "discard",
+        "kernel",
+        "when",
+        "communities",
+    ],
 };
 
 pub(crate) const WHEN: Section = Section {
@@ -25,7 +33,7 @@ pub(crate) const KERNEL_ROUTES: Section = Section {
 #[derive(Debug)]
 pub(crate) struct Originate {
     pub(crate) what: What,
-    pub(crate) when: Option<At<When>>,
+    pub(crate) when: Option<Located<When>>,
     pub(crate) communities: Vec<Community>,
 }
 
@@ -42,6 +50,7 @@ pub(crate) enum What {
     Aggregate {
         prefix: Prefix,
         suppress: bool,
+        discard: bool,
     },
     Kernel {
         protocols: Vec<u8>,
@@ -92,14 +101,14 @@ const TABLE: Kind<u32> = Kind {
     parse: int::<u32, 1, 4_294_967_295>,
 };
 
-pub(crate) fn read_originate(document: &Fields<'_>) -> Vec<At<Originate>> {
+pub(crate) fn read_originate(document: &Fields<'_>) -> Vec<Located<Originate>> {
     let Some(cursor) = document.get("originate") else {
         return Vec::new();
     };
     let items = cursor.items("a list of routes", "{prefix: 203.0.113.50/32}");
     items
         .iter()
-        .filter_map(|item| Some(At::new(read(item)?, &item.spot)))
+        .filter_map(|item| Some(Located::new(read(item)?, &item.location)))
         .collect()
 }
 
@@ -115,23 +124,24 @@ fn read(cursor: &Cursor<'_>) -> Option<Originate> {
             let problem = fields
                 .key_spot(second)
                 .problem(message, "write another item for it");
-            cursor.sink.error(problem);
+            cursor.problems.error(problem);
         }
     }
     let prefix = fields.scalar("prefix", &value::PREFIX);
     let aggregate = fields.scalar("aggregate", &value::PREFIX);
     let suppress = fields.scalar("suppress", &value::BOOL);
-    if let (Some(at), false) = (&suppress, fields.is_given("aggregate")) {
-        let problem = at.spot.problem(
-            "suppress is for aggregates",
-            "remove it, or write aggregate in place of prefix",
-        );
-        cursor.sink.error(problem);
+    let discard = fields.scalar("discard", &value::BOOL);
+    for (name, at) in [("suppress", &suppress), ("discard", &discard)] {
+        if let (Some(at), false) = (at, fields.is_given("aggregate")) {
+            let message = format!("{name} is for aggregates");
+            let remedy = "remove it, or write aggregate in place of prefix";
+            cursor.problems.error(at.location.problem(message, remedy));
+        }
     }
     let kernel = fields.get("kernel").and_then(|cursor| read_kernel(&cursor));
     let when = fields.get("when").and_then(|cursor| {
         let when = read_when(&cursor)?;
-        Some(At::new(when, &cursor.spot))
+        Some(Located::new(when, &cursor.location))
     });
     let communities = fields.scalars("communities", &value::COMMUNITY);
     let what = match (prefix, aggregate) {
@@ -139,6 +149,7 @@ fn read(cursor: &Cursor<'_>) -> Option<Originate> {
         (None, Some(prefix)) => What::Aggregate {
             prefix: prefix.value,
             suppress: suppress.is_some_and(|at| at.value),
+            discard: discard.is_none_or(|at| at.value),
         },
         (None, None) => kernel?,
     };
@@ -178,8 +189,8 @@ fn read_when(cursor: &Cursor<'_>) -> Option<When> {
         (Some(_), Some(absent)) => {
             let remedy = "keep one of present and absent";
             cursor
-                .sink
-                .error(absent.spot.problem("present is given already", remedy));
+                .problems
+                .error(absent.location.problem("present is given already", remedy));
             None
         }
         (Some(prefix), None) => Some(When {

@@ -1,4 +1,4 @@
-//! The section `peers`: with whom this node speaks, and how.
+//! The section `peers`.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -9,9 +9,9 @@ use bgp_proto::types::{Asn, Family, HoldTime, Prefix, Role};
 
 use super::bfd::{BFD, Bfd};
 use super::{Section, labels};
-use crate::decode::{At, Cursor, Fields};
+use crate::decode::{Cursor, Fields, Located};
 use crate::model::LocalAddress;
-use crate::problem::Spot;
+use crate::problem::Location;
 use crate::value::{self, Bad, Kind, int};
 
 pub(crate) const PEER: Section = Section {
@@ -64,8 +64,8 @@ pub(crate) const PASSWORD: Section = Section {
 /// `password`: keys of TCP MD5.
 #[derive(Debug)]
 pub(crate) struct Password {
-    pub(crate) file: At<PathBuf>,
-    pub(crate) next: Option<At<PathBuf>>,
+    pub(crate) file: Located<PathBuf>,
+    pub(crate) next: Option<Located<PathBuf>>,
 }
 
 impl Password {
@@ -238,7 +238,7 @@ pub(crate) enum PeerAsn {
     /// This node's.
     Internal,
     /// One of these.
-    AnyOf(Vec<At<Asn>>),
+    AnyOf(Vec<Located<Asn>>),
 }
 
 impl PeerAsn {
@@ -265,68 +265,68 @@ const PEER_ASN: Kind<PeerAsn> = Kind {
 /// `maxPrefixes` as written.
 #[derive(Debug)]
 pub(crate) struct MaxPrefixes {
-    pub(crate) limit: At<u32>,
-    pub(crate) warn_at: Option<At<u8>>,
-    pub(crate) warn_only: Option<At<bool>>,
-    pub(crate) restart_after: Option<At<Duration>>,
+    pub(crate) limit: Located<u32>,
+    pub(crate) warn_at: Option<Located<u8>>,
+    pub(crate) warn_only: Option<Located<bool>>,
+    pub(crate) restart_after: Option<Located<Duration>>,
 }
 
 /// `localAs` as written.
 #[derive(Debug)]
 pub(crate) struct LocalAs {
-    pub(crate) asn: At<Asn>,
-    pub(crate) no_prepend: Option<At<bool>>,
-    pub(crate) replace_as: Option<At<bool>>,
+    pub(crate) asn: Located<Asn>,
+    pub(crate) no_prepend: Option<Located<bool>>,
+    pub(crate) replace_as: Option<Located<bool>>,
 }
 
 /// One peer as written.
 #[derive(Debug)]
 pub(crate) struct Peer {
     /// The whole entry.
-    pub(crate) spot: Spot,
-    pub(crate) name: Option<At<String>>,
-    pub(crate) description: Option<At<String>>,
-    pub(crate) node_selector: Vec<(At<String>, At<String>)>,
-    pub(crate) address: Option<At<IpAddr>>,
-    pub(crate) interface: Option<At<String>>,
-    pub(crate) listen_range: Option<At<Prefix>>,
-    pub(crate) listen_limit: Option<At<u32>>,
+    pub(crate) location: Location,
+    pub(crate) name: Option<Located<String>>,
+    pub(crate) description: Option<Located<String>>,
+    pub(crate) node_selector: Vec<(Located<String>, Located<String>)>,
+    pub(crate) address: Option<Located<IpAddr>>,
+    pub(crate) interface: Option<Located<String>>,
+    pub(crate) listen_range: Option<Located<Prefix>>,
+    pub(crate) listen_limit: Option<Located<u32>>,
     /// Whether one of the three is there, readable or not.
     pub(crate) is_somewhere: bool,
-    pub(crate) port: Option<At<u16>>,
-    pub(crate) asn: Option<At<PeerAsn>>,
+    pub(crate) port: Option<Located<u16>>,
+    pub(crate) asn: Option<Located<PeerAsn>>,
     pub(crate) local_as: Option<LocalAs>,
-    pub(crate) local_address: Option<At<LocalAddress>>,
-    pub(crate) passive: Option<At<bool>>,
-    pub(crate) multihop: Option<At<u8>>,
-    pub(crate) ttl_security: Option<At<u8>>,
+    pub(crate) local_address: Option<Located<LocalAddress>>,
+    pub(crate) passive: Option<Located<bool>>,
+    pub(crate) multihop: Option<Located<u8>>,
+    pub(crate) ttl_security: Option<Located<u8>>,
     pub(crate) password: Option<Password>,
-    pub(crate) hold: Option<At<HoldTime>>,
-    pub(crate) connect_retry: Option<At<Duration>>,
+    pub(crate) hold: Option<Located<HoldTime>>,
+    pub(crate) connect_retry: Option<Located<Duration>>,
     pub(crate) bfd: Option<Bfd>,
-    pub(crate) restart_time: Option<At<u16>>,
-    pub(crate) restart_notification: Option<At<bool>>,
-    pub(crate) long_lived: Option<At<u32>>,
-    pub(crate) families: Option<Vec<At<Family>>>,
-    pub(crate) extended_next_hop: Option<At<bool>>,
-    pub(crate) add_path_receive: Option<At<bool>>,
-    pub(crate) add_path_send: Option<At<Option<u16>>>,
-    pub(crate) add_path_max: Option<At<u16>>,
-    pub(crate) import: Option<Vec<At<String>>>,
-    pub(crate) export: Option<Vec<At<String>>>,
-    pub(crate) next_hop_self: Option<At<bool>>,
-    pub(crate) next_hop_unchanged: Option<At<bool>>,
-    pub(crate) reflector_client: Option<At<bool>>,
-    pub(crate) route_server_client: Option<At<bool>>,
-    pub(crate) allow_own_as: Option<At<u8>>,
-    pub(crate) as_override: Option<At<bool>>,
-    pub(crate) private_as: Option<At<PrivateAs>>,
-    pub(crate) enforce_first_as: Option<At<bool>>,
-    pub(crate) role: Option<At<Role>>,
-    pub(crate) strict_role: Option<At<bool>>,
+    pub(crate) restart_time: Option<Located<u16>>,
+    pub(crate) restart_notification: Option<Located<bool>>,
+    pub(crate) long_lived: Option<Located<u32>>,
+    pub(crate) families: Option<Vec<Located<Family>>>,
+    pub(crate) extended_next_hop: Option<Located<bool>>,
+    pub(crate) add_path_receive: Option<Located<bool>>,
+    pub(crate) add_path_send: Option<Located<Option<u16>>>,
+    pub(crate) add_path_max: Option<Located<u16>>,
+    pub(crate) import: Option<Vec<Located<String>>>,
+    pub(crate) export: Option<Vec<Located<String>>>,
+    pub(crate) next_hop_self: Option<Located<bool>>,
+    pub(crate) next_hop_unchanged: Option<Located<bool>>,
+    pub(crate) reflector_client: Option<Located<bool>>,
+    pub(crate) route_server_client: Option<Located<bool>>,
+    pub(crate) allow_own_as: Option<Located<u8>>,
+    pub(crate) as_override: Option<Located<bool>>,
+    pub(crate) private_as: Option<Located<PrivateAs>>,
+    pub(crate) enforce_first_as: Option<Located<bool>>,
+    pub(crate) role: Option<Located<Role>>,
+    pub(crate) strict_role: Option<Located<bool>>,
     pub(crate) max_prefixes: Option<MaxPrefixes>,
-    pub(crate) max_memory: Option<At<usize>>,
-    pub(crate) shutdown: Option<At<bool>>,
+    pub(crate) max_memory: Option<Located<usize>>,
+    pub(crate) shutdown: Option<Located<bool>>,
 }
 
 /// Reads the list of peers.
@@ -339,8 +339,12 @@ pub(crate) fn read_peers(document: &Fields<'_>) -> Vec<Peer> {
 }
 
 /// A list of peers that is a document of its own.
-pub(crate) fn read_peer_list(root: &crate::yaml::Node, sink: &crate::problem::Sink, name: &str) -> Vec<Peer> {
-    let items = Cursor::named(root, sink, name).items(
+pub(crate) fn read_peer_list(
+    root: &crate::yaml::Node,
+    problems: &crate::problem::Problems,
+    name: &str,
+) -> Vec<Peer> {
+    let items = Cursor::named(root, problems, name).items(
         "a list of peers",
         "- {name: tor-a, address: 192.0.2.1, asn: 65001}",
     );
@@ -360,7 +364,7 @@ fn read_peer(cursor: &Cursor<'_>) -> Option<Peer> {
         );
     }
     Some(Peer {
-        spot: fields.spot().clone(),
+        location: fields.location().clone(),
         name: fields.required("name", &value::NAME),
         description: fields.scalar("description", &value::TEXT),
         node_selector: fields
@@ -436,7 +440,7 @@ fn read_peer(cursor: &Cursor<'_>) -> Option<Peer> {
 }
 
 /// A number, a word, or a list of numbers.
-fn read_asn(cursor: &Cursor<'_>) -> Option<At<PeerAsn>> {
+fn read_asn(cursor: &Cursor<'_>) -> Option<Located<PeerAsn>> {
     if !cursor.is_list() {
         return cursor.scalar(&PEER_ASN);
     }
@@ -448,7 +452,7 @@ fn read_asn(cursor: &Cursor<'_>) -> Option<At<PeerAsn>> {
         return None;
     }
     let several = cursor.scalars(&value::ASN);
-    (!several.is_empty()).then(|| At::new(PeerAsn::AnyOf(several), &cursor.spot))
+    (!several.is_empty()).then(|| Located::new(PeerAsn::AnyOf(several), &cursor.location))
 }
 
 fn read_local_as(fields: &Fields<'_>) -> Option<LocalAs> {

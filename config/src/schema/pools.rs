@@ -4,8 +4,8 @@ use bgp_proto::types::Community;
 use podroute_services::{Compatibility, Range};
 
 use super::{Section, labels};
-use crate::decode::{At, Cursor, Fields};
-use crate::problem::Spot;
+use crate::decode::{Cursor, Fields, Located};
+use crate::problem::Location;
 use crate::value::{self, Bad, Kind, int};
 
 pub(crate) const POOL: Section = Section {
@@ -56,16 +56,16 @@ const RANGE: Kind<Range> = Kind {
 /// One of `services.pools`.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    pub(crate) spot: Spot,
-    pub(crate) name: Option<At<String>>,
-    pub(crate) addresses: Vec<At<Range>>,
-    pub(crate) service_selector: Vec<(At<String>, At<String>)>,
-    pub(crate) namespace_selector: Vec<(At<String>, At<String>)>,
-    pub(crate) class: Option<At<String>>,
+    pub(crate) location: Location,
+    pub(crate) name: Option<Located<String>>,
+    pub(crate) addresses: Vec<Located<Range>>,
+    pub(crate) service_selector: Vec<(Located<String>, Located<String>)>,
+    pub(crate) namespace_selector: Vec<(Located<String>, Located<String>)>,
+    pub(crate) class: Option<Located<String>>,
     pub(crate) priority: u32,
     pub(crate) automatic: bool,
     pub(crate) avoid_first_and_last: bool,
-    pub(crate) communities: Vec<At<Community>>,
+    pub(crate) communities: Vec<Located<Community>>,
 }
 
 impl Pool {
@@ -88,7 +88,7 @@ impl Pool {
         let selector = |name: &str| fields.get(name).map(|cursor| labels(&cursor)).unwrap_or_default();
         let flag = |name: &str| fields.scalar(name, &value::BOOL).map(|at| at.value);
         Some(Self {
-            spot: fields.spot().clone(),
+            location: fields.location().clone(),
             name: fields.required("name", &value::NAME),
             addresses,
             service_selector: selector("serviceSelector"),

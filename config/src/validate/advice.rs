@@ -1,15 +1,15 @@
-//! What is allowed and probably not meant: warnings about peers, their policies and Services together.
+//! Warnings about combinations of peers, policies and Services that are valid but probably not intended.
 
 use std::net::IpAddr;
 
 use bgp_proto::policy::{Matcher, NextHopAction, Policy, PrefixRange, Rule, Source, Verdict};
 use bgp_proto::types::{Asn, Family, Prefix};
 
-use super::policies::{Direction, Located, Policies};
+use super::policies::{Direction, LocatedRule, Policies};
 use super::{directions, peer_as};
-use crate::decode::At;
+use crate::decode::Located;
 use crate::model::{Cluster, Peer};
-use crate::problem::{Sink, quoted};
+use crate::problem::{Problems, quoted};
 use crate::schema::{self, Document};
 
 /// Longer lists are not gone through.
@@ -23,7 +23,7 @@ pub(super) struct Advice<'a> {
     pub(super) policies: &'a Policies<'a>,
     /// Those of this node that the file names.
     pub(super) peers: &'a [Peer],
-    pub(super) sink: &'a Sink,
+    pub(super) problems: &'a Problems,
 }
 
 impl Advice<'_> {
@@ -64,7 +64,7 @@ impl Advice<'_> {
             let has_pods = self.cluster.pod_cidrs.iter().any(|cidr| cidr.family() == family);
             let is_carried = self.peers.iter().any(|peer| peer.families.contains(family));
             if has_pods && !is_carried {
-                self.sink.warn(first.spot.problem(
+                self.problems.warn(first.location.problem(
                     format!("cluster.podCIDRs has {family}, and no session of this node carries {family}"),
                     format!("add {family} to families of a peer, or a second session for it"),
                 ));
@@ -72,7 +72,7 @@ impl Advice<'_> {
         }
     }
 
-    fn on_policy(&self, peer: &schema::Peer, name: &At<String>, policy: &Policy) {
+    fn on_policy(&self, peer: &schema::Peer, name: &Located<String>, policy: &Policy) {
         let is_v6 =
             |rule: &Rule| matches!(rule.actions.next_hop, Some(NextHopAction::Address(IpAddr::V6(_))));
         let speaks_v4 = peer.address.as_ref().is_some_and(|at| at.value.is_ipv4());
@@ -87,7 +87,7 @@ impl Advice<'_> {
                 "policy {} sets an IPv6 next hop, and IPv4 routes cannot have one on this session",
                 quoted(&policy.name)
             );
-            self.sink.warn(name.spot.problem(
+            self.problems.warn(name.location.problem(
                 message,
                 "set extendedNextHop: true (RFC 8950) on both sides, or limit the rule to families: [ipv6]",
             ));
@@ -98,7 +98,7 @@ impl Advice<'_> {
                     "policy {} accepts {family} prefixes only, and this session carries {other} only",
                     quoted(&policy.name)
                 );
-                self.sink.warn(name.spot.problem(
+                self.problems.warn(name.location.problem(
                     message,
                     format!("add {other} prefixes to the policy, or {family} to families"),
                 ));
@@ -107,13 +107,13 @@ impl Advice<'_> {
     }
 
     /// `prefixes: [10.244.0.0/16]` is that prefix alone, and nodes announce parts of it.
-    fn on_prefixes(&self, located: &Located) {
+    fn on_prefixes(&self, located: &LocatedRule) {
         // 0.0.0.0/0 alone is how one writes the default route.
         let is_exact = |range: &&PrefixRange| {
             let length = range.prefix.len();
             length > 0 && range.min_len == length && range.max_len == length
         };
-        let Located { spot, rule } = located;
+        let LocatedRule { location, rule } = located;
         let prefixes = rule
             .matcher
             .prefixes
@@ -149,7 +149,7 @@ impl Advice<'_> {
                 range.prefix,
                 range.prefix.len()
             );
-            self.sink.warn(spot.problem(message, remedy));
+            self.problems.warn(location.problem(message, remedy));
         }
     }
 
@@ -158,7 +158,7 @@ impl Advice<'_> {
         let Some(first) = written.first() else { return };
         let all_select = written.iter().all(|peer| !peer.node_selector.is_empty());
         if self.peers.is_empty() && all_select {
-            self.sink.warn(first.spot.problem(
+            self.problems.warn(first.location.problem(
                 "no peer is for this node: each nodeSelector wants other labels",
                 "correct nodeSelector or node.labels; 'podroute check --labels KEY=VALUE' checks for a node with these",
             ));
@@ -185,7 +185,7 @@ impl Advice<'_> {
             .collect();
         let sends = |peer: &Peer| may_send_services(&peer.routing.export, &ranges);
         if !self.peers.is_empty() && !self.peers.iter().any(sends) {
-            self.sink.warn(first.spot.problem(
+            self.problems.warn(first.location.problem(
                 "no peer's export policy sends Services",
                 "accept {match: {source: [service]}} in a policy and name it in a peer's export",
             ));

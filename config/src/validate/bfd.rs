@@ -1,9 +1,9 @@
-//! Checks of `bfd`, wherever it stands, and of `nextHops`.
+//! Checks of every section `bfd`, and of `nextHops`.
 
 use std::time::Duration;
 
 use crate::model::{Bfd, BfdAuth, BfdDampening, WatchedNextHop};
-use crate::problem::Sink;
+use crate::problem::Problems;
 use crate::schema::{self, repeated};
 
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -14,7 +14,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// BFD towards what may be on one link or behind routers, as it is written.
 pub(super) fn plain(written: &schema::Bfd) -> Bfd {
-    let is = |field: &Option<crate::decode::At<bool>>| field.as_ref().is_some_and(|on| on.value);
+    let is = |field: &Option<crate::decode::Located<bool>>| field.as_ref().is_some_and(|on| on.value);
     Bfd {
         interval: written
             .interval
@@ -61,10 +61,10 @@ fn dampening(written: &schema::BfdDampening) -> BfdDampening {
     }
 }
 
-pub(super) fn next_hops(written: &[schema::NextHop], sink: &Sink) -> Vec<WatchedNextHop> {
+pub(super) fn next_hops(written: &[schema::NextHop], problems: &Problems) -> Vec<WatchedNextHop> {
     let addresses: Vec<_> = written.iter().filter_map(|hop| hop.address.clone()).collect();
     for (address, first) in repeated(&addresses) {
-        sink.error(address.spot.problem(
+        problems.error(address.location.problem(
             format!("{} is already in {}", address.value, first.path),
             "keep one of the two",
         ));
@@ -73,14 +73,14 @@ pub(super) fn next_hops(written: &[schema::NextHop], sink: &Sink) -> Vec<Watched
         let strict = hop.bfd.as_ref().and_then(|bfd| bfd.strict.as_ref());
         if let Some(strict) = strict {
             let message = "strict holds a BGP session back, and here is none".to_owned();
-            sink.error(strict.spot.problem(message, "remove it"));
+            problems.error(strict.location.problem(message, "remove it"));
         }
         let (Some(address), Some(local)) = (&hop.address, &hop.local_address) else {
             continue;
         };
         if address.value.is_ipv4() != local.value.is_ipv4() {
             let message = format!("{} and {} are of different families", address.value, local.value);
-            sink.error(hop.spot.problem(message, "use addresses of one family"));
+            problems.error(hop.location.problem(message, "use addresses of one family"));
         }
     }
     written

@@ -1,4 +1,4 @@
-//! What comes from Kubernetes: blocks of this node and the mesh.
+//! Blocks of this node and the mesh, from objects of Kubernetes.
 //!
 //! The outcome follows from the file and the facts alone, whatever came before.
 
@@ -13,12 +13,12 @@ use bgp_proto::types::{Asn, FamilySet, HoldTime, Prefix};
 use super::limits::{OF_NODE, OF_REFLECTOR};
 use super::node::Node;
 use super::peers::{CONNECT_RETRY, INTERNAL_TTL, PORT, RESTART_TIME};
-use crate::decode::At;
+use crate::decode::Located;
 use crate::model::{
     Cluster, ClusterFacts, FromKubernetes, IMPORT_OF_NODE, IMPORT_OF_REFLECTOR, Mesh, NodeFact, NodeFacts,
     Peer, Remote, Restart, Timers, Transport, Ttl, mesh_import,
 };
-use crate::problem::Sink;
+use crate::problem::Problems;
 use crate::schema::{self, Document, MeshMode};
 
 /// What has to be asked of Kubernetes.
@@ -38,8 +38,8 @@ pub(super) fn wanted(document: &Document) -> FromKubernetes {
     }
 }
 
-pub(super) fn selector(written: &[(At<String>, At<String>)]) -> BTreeMap<String, String> {
-    let pair = |(key, value): &(At<String>, At<String>)| (key.value.clone(), value.value.clone());
+pub(super) fn selector(written: &[(Located<String>, Located<String>)]) -> BTreeMap<String, String> {
+    let pair = |(key, value): &(Located<String>, Located<String>)| (key.value.clone(), value.value.clone());
     written.iter().map(pair).collect()
 }
 
@@ -47,13 +47,13 @@ pub(super) fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<Str
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
-pub(super) fn mesh(written: &schema::Mesh, own_asn: bool, sink: &Sink) -> Mesh {
+pub(super) fn mesh(written: &schema::Mesh, own_asn: bool, problems: &Problems) -> Mesh {
     let Some(mode) = &written.mode else {
         return Mesh::Off;
     };
     if own_asn && mode.value != MeshMode::Off {
         let message = "the mesh is iBGP: all nodes must be of one AS, and this one has an AS of its own";
-        sink.error(mode.spot.problem(
+        problems.error(mode.location.problem(
             message,
             "remove node.asn, or set mode: off and let nodes meet over their routers",
         ));
@@ -65,7 +65,7 @@ pub(super) fn mesh(written: &schema::Mesh, own_asn: bool, sink: &Sink) -> Mesh {
             if written.reflector_selector.is_empty() {
                 let remedy =
                     "add reflectorSelector: {podroute/reflector: \"true\"}, and label two nodes or more";
-                sink.error(mode.spot.problem("nothing says which nodes reflect", remedy));
+                problems.error(mode.location.problem("nothing says which nodes reflect", remedy));
             }
             Mesh::Reflectors(selector(&written.reflector_selector))
         }
@@ -77,22 +77,22 @@ pub(super) fn blocks(
     document: &Document,
     cluster: &Cluster,
     facts: Option<&NodeFact>,
-    sink: &Sink,
+    problems: &Problems,
 ) -> Vec<Prefix> {
-    let Some(spot) = &document.node.blocks_of_cluster else {
+    let Some(location) = &document.node.blocks_of_cluster else {
         return Vec::new();
     };
     if cluster.pod_cidrs.is_empty() && document.cluster.pod_cidrs_known {
         let remedy =
             "add cluster.podCIDRs with the range that Kubernetes cuts node blocks from (--cluster-cidr)";
-        sink.error(spot.problem("blocks: kubernetes needs cluster.podCIDRs", remedy));
+        problems.error(location.problem("blocks: kubernetes needs cluster.podCIDRs", remedy));
     }
     let inside = |block: &&Prefix| cluster.pod_cidrs.iter().any(|cidr| cidr.contains(block));
     let all = facts.map(|fact| fact.blocks.as_slice()).unwrap_or_default();
     for outside in all.iter().filter(|block| !inside(block)) {
         let message = format!("this node's pod CIDR {outside} lies outside cluster.podCIDRs and is not used");
-        sink.warn(spot.problem(message, "extend cluster.podCIDRs"));
-        sink.reject(
+        problems.warn(location.problem(message, "extend cluster.podCIDRs"));
+        problems.reject(
             format!("pod CIDR {outside}"),
             "lies outside cluster.podCIDRs and is not used; extend cluster.podCIDRs",
         );
@@ -100,8 +100,8 @@ pub(super) fn blocks(
     all.iter().filter(inside).copied().collect()
 }
 
-/// What mesh peers are made of.
-pub(super) struct Making<'a> {
+/// What the peers of the mesh are derived from.
+pub(super) struct MeshInputs<'a> {
     pub(super) written: &'a schema::Mesh,
     pub(super) mesh: &'a Mesh,
     pub(super) node: &'a Node,
@@ -114,9 +114,9 @@ pub(super) struct Making<'a> {
     pub(super) services: &'a [Prefix],
 }
 
-impl Making<'_> {
+impl MeshInputs<'_> {
     /// A peer for each node that this one has a session with, except for those that are configured by name or address.
-    pub(super) fn peers(&self, facts: &NodeFacts, configured: &[Peer], sink: &Sink) -> Vec<Peer> {
+    pub(super) fn peers(&self, facts: &NodeFacts, configured: &[Peer], problems: &Problems) -> Vec<Peer> {
         let Some(cluster) = &facts.cluster else {
             return Vec::new();
         };
@@ -140,19 +140,19 @@ impl Making<'_> {
             let preferred = other.addresses.iter().find(|addr| addr.is_ipv4() == own_v4);
             match preferred.or(other.addresses.first()) {
                 Some(address) => peers.push(self.peer(name, *address, kind, other)),
-                None => sink.reject(
+                None => problems.reject(
                     format!("Node {name}"),
                     "has no InternalIP, so there is no session with it; see its status.addresses (kubelet --node-ip)",
                 ),
             }
         }
         if peers.is_empty() && !others.is_empty() {
-            self.is_empty(sink);
+            self.is_empty(problems);
         }
         peers
     }
 
-    fn is_empty(&self, sink: &Sink) {
+    fn is_empty(&self, problems: &Problems) {
         let why = match self.mesh {
             Mesh::Off => return,
             Mesh::Full => "no other node has an InternalIP".to_owned(),
@@ -167,7 +167,7 @@ impl Making<'_> {
                 )
             }
         };
-        sink.unready(format!("the mesh is empty: {why}"));
+        problems.unready(format!("the mesh is empty: {why}"));
     }
 
     /// What another node is to this one; `None`: no session.
@@ -293,19 +293,19 @@ pub(super) fn look_at_node(
     name: Option<&String>,
     known: &ClusterFacts,
     blocks: &[Prefix],
-    sink: &Sink,
+    problems: &Problems,
 ) {
     if !wanted(document).network {
         return;
     }
     let name = name.map_or("", String::as_str);
     if !known.nodes.contains_key(name) {
-        sink.unready(format!(
+        problems.unready(format!(
             "there is no Node object '{name}'; set NODE_NAME (in a DaemonSet from spec.nodeName) or node.name to the \
              node's name in Kubernetes"
         ));
     } else if document.node.blocks_of_cluster.is_some() && blocks.is_empty() {
-        sink.unready(format!(
+        problems.unready(format!(
             "Node {name} has no pod CIDR in cluster.podCIDRs; kube-controller-manager gives one with \
              --allocate-node-cidrs and --cluster-cidr"
         ));

@@ -2,23 +2,23 @@
 
 use super::node::Node;
 use crate::model::{Cluster, Cni, Portmap};
-use crate::problem::Sink;
+use crate::problem::Problems;
 use crate::schema;
 
 /// The plugins take as many reserved ranges.
 const MOST_RESERVED: usize = 1024;
 
-pub(super) fn cni(written: &schema::Cni, cluster: &Cluster, node: &Node, sink: &Sink) -> Cni {
+pub(super) fn cni(written: &schema::Cni, cluster: &Cluster, node: &Node, problems: &Problems) -> Cni {
     if let Some(extra) = written.reserved.get(MOST_RESERVED) {
-        sink.error(extra.spot.problem(
+        problems.error(extra.location.problem(
             format!("more than {MOST_RESERVED} ranges"),
-            "join neighbouring ranges",
+            "join neighboring ranges",
         ));
     }
     if let Some(mtu) = &written.mtu {
-        super::node::check_mtu(mtu, cluster, sink);
+        super::node::check_mtu(mtu, cluster, problems);
         if node.has_mtu() {
-            sink.warn(mtu.spot.problem(
+            problems.warn(mtu.location.problem(
                 "node.mtu has no effect beside it",
                 "keep one of the two; node.mtu is enough",
             ));
@@ -32,7 +32,7 @@ pub(super) fn cni(written: &schema::Cni, cluster: &Cluster, node: &Node, sink: &
             Some("podroute-cni") => "remove it: it is always the first",
             _ => continue,
         };
-        sink.error(plugin.spot.problem(
+        problems.error(plugin.location.problem(
             format!("{} is chained by a field of its own", kind.unwrap_or_default()),
             remedy,
         ));

@@ -1,4 +1,4 @@
-//! What of a policy has no effect in the direction in which a peer uses it, and what leaks from one peer to another.
+//! Warnings about rules without effect in the direction (import, export) in which a peer uses them, and about route leaks.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -8,9 +8,9 @@ use bgp_proto::types::Asn;
 
 use super::advice::Advice;
 use super::peer_as;
-use super::policies::{Direction, Located, Policies};
-use crate::decode::At;
-use crate::problem::{Spot, quoted};
+use super::policies::{Direction, LocatedRule, Policies};
+use crate::decode::Located;
+use crate::problem::{Location, quoted};
 use crate::schema;
 
 pub(super) struct Directions<'a> {
@@ -57,20 +57,20 @@ impl<'a> Directions<'a> {
         self.on_transit();
     }
 
-    fn warn(&self, spot: &Spot, message: &'static str, remedy: &str) {
-        if self.given.borrow_mut().insert((spot.path.clone(), message)) {
-            self.advice.sink.warn(spot.problem(message, remedy));
+    fn warn(&self, location: &Location, message: &'static str, remedy: &str) {
+        if self.given.borrow_mut().insert((location.path.clone(), message)) {
+            self.advice.problems.warn(location.problem(message, remedy));
         }
     }
 
-    fn on_import(&self, Located { spot, rule }: &Located, external: bool) {
+    fn on_import(&self, LocatedRule { location, rule }: &LocatedRule, external: bool) {
         if !rule.matcher.sources.is_empty() {
             let message = "source has no effect in an import policy: its routes all come from the peer";
-            self.warn(spot, message, "use from, or remove the condition");
+            self.warn(location, message, "use from, or remove the condition");
         }
         if let Some(NextHopAction::OwnAddress | NextHopAction::Unchanged) = rule.actions.next_hop {
             self.warn(
-                spot,
+                location,
                 "nextHop: self and unchanged have no effect in an import policy",
                 "name an address, or peer for the peer's own address",
             );
@@ -85,22 +85,22 @@ impl<'a> Directions<'a> {
         if external && nobody {
             let message = "no peer has an AS number that asPath.neighbor names";
             self.warn(
-                spot,
+                location,
                 message,
                 "the neighbor of a path from a peer of another AS is that AS: correct the number",
             );
         }
     }
 
-    fn on_export(&self, Located { spot, rule }: &Located, external: bool) {
+    fn on_export(&self, LocatedRule { location, rule }: &LocatedRule, external: bool) {
         let actions = &rule.actions;
         if actions.kernel != KernelActions::default() {
             let message = "install and kernel have no effect in an export policy";
-            self.warn(spot, message, "put them into the import policy");
+            self.warn(location, message, "put them into the import policy");
         }
         if actions.next_hop == Some(NextHopAction::PeerAddress) {
             let message = "nextHop: peer has no effect in an export policy";
-            self.warn(spot, message, "write self, unchanged or an address");
+            self.warn(location, message, "write self, unchanged or an address");
         }
         if external
             && matches!(
@@ -109,7 +109,7 @@ impl<'a> Directions<'a> {
             )
         {
             let message = "localPreference has no effect towards another AS (RFC 4271 §5.1.5)";
-            self.warn(spot, message, "set med, or prepend");
+            self.warn(location, message, "set med, or prepend");
         }
         let sources = &rule.matcher.sources;
         let originates = &self.advice.document.originate;
@@ -120,7 +120,7 @@ impl<'a> Directions<'a> {
         };
         if !sources.is_empty() && !sources.iter().any(made) {
             let message = "this rule never matches: nothing originates routes of its source";
-            self.warn(spot, message, "add them to the section originate");
+            self.warn(location, message, "add them to the section originate");
         }
     }
 
@@ -131,7 +131,7 @@ impl<'a> Directions<'a> {
             let server = peer.route_server_client.as_ref().is_some_and(|on| on.value);
             peer_as::facts(peer, self.advice.asn).external && !server
         };
-        let takes_all = |peer: &'a schema::Peer, direction: Direction| -> Option<&'a At<String>> {
+        let takes_all = |peer: &'a schema::Peer, direction: Direction| -> Option<&'a Located<String>> {
             let chain = match direction {
                 Direction::Import => peer.import.as_ref()?,
                 Direction::Export => peer.export.as_ref()?,
@@ -150,7 +150,7 @@ impl<'a> Directions<'a> {
                 .unwrap_or_default()
         };
         let differ = |a: &schema::Peer, b: &schema::Peer| {
-            asns(a) != asns(b) || (asns(a).is_empty() && a.spot.path != b.spot.path)
+            asns(a) != asns(b) || (asns(a).is_empty() && a.location.path != b.location.path)
         };
         for to in written.iter().filter(external) {
             let Some(export) = takes_all(to, Direction::Export) else {
@@ -167,7 +167,9 @@ impl<'a> Directions<'a> {
             );
             let remedy =
                 "accept only source: [podBlock, service] in the export policy, or what this peer is to have";
-            self.advice.sink.warn(export.spot.problem(message, remedy));
+            self.advice
+                .problems
+                .warn(export.location.problem(message, remedy));
             return;
         }
     }

@@ -1,4 +1,4 @@
-//! What is taken from a peer where the file sets no limit: more than any sound network sends, and less than a node can bear.
+//! Default limits of a peer: more than a correct network sends, and less than the memory of a node.
 
 use std::time::Duration;
 

@@ -5,25 +5,25 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bgp_proto::types::{Asn, Family, Prefix};
 
-use crate::decode::At;
+use crate::decode::Located;
 use crate::model::{
     self, Auto, Cluster, Fib, Listen, NodeAddresses, NodeFacts, ResilientGroups, RouterIdChoice,
 };
-use crate::problem::Sink;
+use crate::problem::Problems;
 use crate::schema::{self, Addresses, Document, MAIN_TABLE, repeated};
 
 /// The smallest MTU that IPv6 allows (RFC 8200 §5).
 const IPV6_MTU: u16 = 1280;
 
 /// The AS number of this node. `None` when there is none, which is then reported.
-pub(super) fn asn(document: &Document, sink: &Sink) -> Option<Asn> {
+pub(super) fn asn(document: &Document, problems: &Problems) -> Option<Asn> {
     let (cluster, node) = (&document.cluster, &document.node);
     for asn in [&cluster.asn, &node.asn].into_iter().flatten() {
-        warn_last_asn(asn, sink);
+        warn_last_asn(asn, problems);
     }
     if !cluster.has_asn && !node.has_asn {
         let remedy = "add cluster.asn: 64512 (one AS for all nodes), or node.asn on each node";
-        sink.error(cluster.asn_spot.problem("this node has no AS number", remedy));
+        problems.error(cluster.asn_spot.problem("this node has no AS number", remedy));
     }
     node.asn
         .as_ref()
@@ -32,25 +32,25 @@ pub(super) fn asn(document: &Document, sink: &Sink) -> Option<Asn> {
 }
 
 /// RFC 7300 §2: the last numbers are reserved.
-pub(super) fn warn_last_asn(asn: &At<Asn>, sink: &Sink) {
+pub(super) fn warn_last_asn(asn: &Located<Asn>, problems: &Problems) {
     if matches!(asn.value.0, 65535 | u32::MAX) {
         let remedy = "private numbers are 64512–65534 and 4200000000–4294967294 (RFC 6996)";
-        sink.warn(
-            asn.spot
+        problems.warn(
+            asn.location
                 .problem(format!("{} is reserved (RFC 7300)", asn.value), remedy),
         );
     }
 }
 
-pub(super) fn cluster(cluster: &schema::Cluster, sink: &Sink) -> Cluster {
+pub(super) fn cluster(cluster: &schema::Cluster, problems: &Problems) -> Cluster {
     let (all, cidrs): (Vec<_>, Vec<_>) = cluster
         .pod_cidrs
         .iter()
         .cloned()
         .partition(|cidr| cidr.value.is_default());
-    disjoint(&cidrs, sink);
+    disjoint(&cidrs, problems);
     for cidr in all {
-        sink.error(cidr.spot.problem(
+        problems.error(cidr.location.problem(
             format!("'{}' covers every address", cidr.value),
             "name the range that pods get addresses from, as 10.244.0.0/16",
         ));
@@ -62,20 +62,24 @@ pub(super) fn cluster(cluster: &schema::Cluster, sink: &Sink) -> Cluster {
     }
 }
 
-fn values<T: Clone>(list: &[At<T>]) -> Vec<T> {
+fn values<T: Clone>(list: &[Located<T>]) -> Vec<T> {
     list.iter().map(|item| item.value.clone()).collect()
 }
 
 /// Reports prefixes that overlap an earlier one.
-fn disjoint(list: &[At<Prefix>], sink: &Sink) {
+fn disjoint(list: &[Located<Prefix>], problems: &Problems) {
     for (index, prefix) in list.iter().enumerate() {
-        let overlaps =
-            |other: &&At<Prefix>| other.value.contains(&prefix.value) || prefix.value.contains(&other.value);
+        let overlaps = |other: &&Located<Prefix>| {
+            other.value.contains(&prefix.value) || prefix.value.contains(&other.value)
+        };
         if let Some(other) = list.iter().take(index).find(overlaps) {
-            let message = format!("{} overlaps {} in {}", prefix.value, other.value, other.spot.path);
-            sink.error(
+            let message = format!(
+                "{} overlaps {} in {}",
+                prefix.value, other.value, other.location.path
+            );
+            problems.error(
                 prefix
-                    .spot
+                    .location
                     .problem(message, "keep the larger one, or make them disjoint"),
             );
         }
@@ -135,24 +139,24 @@ impl Node {
 }
 
 /// An MTU of pods must be one that IPv6 allows, where they have IPv6.
-pub(super) fn check_mtu(mtu: &At<u16>, cluster: &Cluster, sink: &Sink) {
+pub(super) fn check_mtu(mtu: &Located<u16>, cluster: &Cluster, problems: &Problems) {
     let has_ipv6 = cluster.pod_cidrs.iter().any(|cidr| cidr.family() == Family::Ipv6);
     if has_ipv6 && mtu.value < IPV6_MTU {
         let message = format!(
             "'{}' is too small for the IPv6 pods of cluster.podCIDRs (RFC 8200 §5)",
             mtu.value
         );
-        sink.error(
-            mtu.spot
+        problems.error(
+            mtu.location
                 .problem(message, format!("use {IPV6_MTU} or more, or auto")),
         );
     }
 }
 
-pub(super) fn node(node: &schema::Node, facts: &NodeFacts, cluster: &Cluster, sink: &Sink) -> Node {
+pub(super) fn node(node: &schema::Node, facts: &NodeFacts, cluster: &Cluster, problems: &Problems) -> Node {
     let mtu = node.mtu.as_ref().and_then(|mtu| Some((mtu, mtu.value?)));
     if let Some((at, mtu)) = mtu {
-        check_mtu(&At::new(mtu, &at.spot), cluster, sink);
+        check_mtu(&Located::new(mtu, &at.location), cluster, problems);
     }
     let mut labels = facts.labels.clone();
     labels.extend(
@@ -167,7 +171,7 @@ pub(super) fn node(node: &schema::Node, facts: &NodeFacts, cluster: &Cluster, si
             .map(|name| name.value.clone())
             .or_else(|| facts.name.clone()),
         labels,
-        addresses: addresses(&node.addresses, sink),
+        addresses: addresses(&node.addresses, problems),
         internal: Vec::new(),
         router_id: node.router_id.unwrap_or(RouterIdChoice::Auto),
         blocks: values(&node.blocks),
@@ -176,9 +180,9 @@ pub(super) fn node(node: &schema::Node, facts: &NodeFacts, cluster: &Cluster, si
 }
 
 /// Blocks are disjoint and lie in the pod CIDRs.
-pub(super) fn blocks(document: &Document, cluster: &Cluster, sink: &Sink) {
+pub(super) fn blocks(document: &Document, cluster: &Cluster, problems: &Problems) {
     let blocks = &document.node.blocks;
-    disjoint(blocks, sink);
+    disjoint(blocks, problems);
     if !document.cluster.pod_cidrs_known {
         return;
     }
@@ -194,36 +198,36 @@ pub(super) fn blocks(document: &Document, cluster: &Cluster, sink: &Sink) {
                 cidrs.join(" or ")
             ),
         };
-        sink.error(
+        problems.error(
             block
-                .spot
+                .location
                 .problem(format!("{} lies outside cluster.podCIDRs", block.value), remedy),
         );
     }
 }
 
-fn addresses(addresses: &Addresses, sink: &Sink) -> NodeAddresses {
+fn addresses(addresses: &Addresses, problems: &Problems) -> NodeAddresses {
     match addresses {
         Addresses::Auto => NodeAddresses::Auto,
         Addresses::InternalIp => NodeAddresses::InternalIp,
         Addresses::Cidrs(cidrs) => NodeAddresses::Cidrs(values(cidrs)),
         Addresses::Given(list) => {
-            report_repeated(list, sink);
+            report_repeated(list, problems);
             NodeAddresses::Fixed(values(list))
         }
     }
 }
 
-fn report_repeated(list: &[At<IpAddr>], sink: &Sink) {
+fn report_repeated(list: &[Located<IpAddr>], problems: &Problems) {
     for (item, first) in repeated(list) {
-        sink.error(item.spot.problem(
+        problems.error(item.location.problem(
             format!("{} is already in {}", item.value, first.path),
             "keep one of the two",
         ));
     }
 }
 
-pub(super) fn listen(listen: &schema::Listen, sink: &Sink) -> Listen {
+pub(super) fn listen(listen: &schema::Listen, problems: &Problems) -> Listen {
     let everywhere = || {
         vec![
             IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -233,7 +237,7 @@ pub(super) fn listen(listen: &schema::Listen, sink: &Sink) -> Listen {
     listen
         .addresses
         .iter()
-        .for_each(|addresses| report_repeated(addresses, sink));
+        .for_each(|addresses| report_repeated(addresses, problems));
     Listen {
         enabled: listen.enabled.as_ref().is_none_or(|enabled| enabled.value),
         port: listen.port.as_ref().map_or(179, |port| port.value),
@@ -241,17 +245,17 @@ pub(super) fn listen(listen: &schema::Listen, sink: &Sink) -> Listen {
     }
 }
 
-pub(super) fn fib(fib: &schema::Fib, sink: &Sink) -> Fib {
+pub(super) fn fib(fib: &schema::Fib, problems: &Problems) -> Fib {
     let table = fib.table.as_ref().map_or(MAIN_TABLE, |table| table.value);
     if let Some(priority) = fib.rule_priority.as_ref().filter(|_| table == MAIN_TABLE) {
-        sink.error(priority.spot.problem(
+        problems.error(priority.location.problem(
             "a rule for the main table, which the kernel's own rules use already".to_owned(),
             "set fib.table to a table of its own, or remove rulePriority",
         ));
     }
     let objects = fib.nexthop_objects.as_ref().is_none_or(|objects| objects.value);
     if let Some(groups) = fib.resilient_groups.as_ref().filter(|_| !objects) {
-        sink.error(groups.spot.problem(
+        problems.error(groups.location.problem(
             "resilient groups are nexthop objects, which fib.nexthopObjects turns off".to_owned(),
             "remove one of the two",
         ));

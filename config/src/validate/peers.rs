@@ -13,9 +13,9 @@ use super::limits::{OF_NODE, OF_PEER};
 use super::node::Node;
 use super::peer_as;
 use super::policies::{Direction, Policies};
-use crate::decode::At;
+use crate::decode::Located;
 use crate::model::{Listen, LocalAddress, Peer, Remote, Restart, Skipped, Timers, Transport, Ttl};
-use crate::problem::Sink;
+use crate::problem::Problems;
 use crate::schema;
 
 /// Paths of one prefix that are taken from a peer that sends several (RFC 7911), unless the file says otherwise.
@@ -23,7 +23,7 @@ pub(super) const MAX_PATHS_PER_PREFIX: u16 = 64;
 
 /// The port of BGP (RFC 4271 §8.2.1).
 pub(super) const PORT: u16 = 179;
-/// Lower than the 120 s of RFC 4271 §10: a rebooted neighbour should be back in seconds.
+/// Lower than the 120 s of RFC 4271 §10: a rebooted neighbor should be back in seconds.
 pub(super) const CONNECT_RETRY: Duration = Duration::from_secs(5);
 /// How long peers keep our routes while we restart, in seconds.
 pub(super) const RESTART_TIME: u16 = 120;
@@ -39,13 +39,13 @@ pub(super) struct Context<'a> {
     pub(super) node: &'a Node,
     pub(super) listen: &'a Listen,
     pub(super) policies: &'a Policies<'a>,
-    pub(super) sink: &'a Sink,
+    pub(super) problems: &'a Problems,
 }
 
 /// The peers of this node, and the others.
 pub(super) fn peers(written: &[schema::Peer], context: &Context<'_>) -> (Vec<Peer>, Vec<Skipped>) {
-    unique_names(written, context.sink);
-    unique_addresses(written, context.sink);
+    unique_names(written, context.problems);
+    unique_addresses(written, context.problems);
     let (mut peers, mut skipped) = (Vec::new(), Vec::new());
     for peer in written {
         check(peer, context);
@@ -63,21 +63,21 @@ pub(super) fn peers(written: &[schema::Peer], context: &Context<'_>) -> (Vec<Pee
     (peers, skipped)
 }
 
-fn unique_names(peers: &[schema::Peer], sink: &Sink) {
+fn unique_names(peers: &[schema::Peer], problems: &Problems) {
     let mut seen = BTreeMap::new();
     for name in peers.iter().filter_map(|peer| peer.name.as_ref()) {
         if let Some(first) = seen.get(&name.value) {
             let message = format!("'{}' is already the name of {first}", name.value);
-            sink.error(name.spot.problem(message, "give each peer a name of its own"));
+            problems.error(name.location.problem(message, "give each peer a name of its own"));
         } else {
-            let place = name.spot.path.strip_suffix(".name").unwrap_or_default();
+            let place = name.location.path.strip_suffix(".name").unwrap_or_default();
             seen.insert(name.value.clone(), place.to_owned());
         }
     }
 }
 
 /// One address may stand in two peers only when no node can have both.
-fn unique_addresses(peers: &[schema::Peer], sink: &Sink) {
+fn unique_addresses(peers: &[schema::Peer], problems: &Problems) {
     let mut seen: BTreeMap<IpAddr, Vec<&schema::Peer>> = BTreeMap::new();
     for peer in peers {
         let Some(address) = &peer.address else { continue };
@@ -86,10 +86,10 @@ fn unique_addresses(peers: &[schema::Peer], sink: &Sink) {
             let name = other
                 .name
                 .as_ref()
-                .map_or(other.spot.path.as_str(), |name| name.value.as_str());
+                .map_or(other.location.path.as_str(), |name| name.value.as_str());
             let message = format!("{} is already the address of peer {name}", address.value);
             let remedy = "remove one of the two, or give them nodeSelectors that exclude each other";
-            sink.error(address.spot.problem(message, remedy));
+            problems.error(address.location.problem(message, remedy));
         }
         others.push(peer);
     }
@@ -105,10 +105,10 @@ fn can_meet(a: &schema::Peer, b: &schema::Peer) -> bool {
 }
 
 fn check(peer: &schema::Peer, context: &Context<'_>) {
-    let sink = context.sink;
+    let problems = context.problems;
     if let (Some(ttl), Some(_)) = (&peer.multihop, &peer.ttl_security) {
         let remedy = "keep ttlSecurity and set its hops to the distance, or keep multihop";
-        sink.error(ttl.spot.problem(
+        problems.error(ttl.location.problem(
             "multihop and ttlSecurity exclude each other (RFC 5082 §3)",
             remedy,
         ));
@@ -118,26 +118,26 @@ fn check(peer: &schema::Peer, context: &Context<'_>) {
     let passive = peer.passive.as_ref().filter(|passive| passive.value);
     if let Some(passive) = passive.filter(|_| !context.listen.enabled) {
         let remedy = "remove passive, or set listen.enabled: true";
-        sink.error(passive.spot.problem(
+        problems.error(passive.location.problem(
             "neither side would open this session: listen.enabled is false",
             remedy,
         ));
     }
     if let (Some(port), Some(_)) = (&peer.port, passive) {
         let message = "port has no effect on a passive peer, which is never connected to";
-        sink.warn(
-            port.spot
+        problems.warn(
+            port.location
                 .problem(message, "set listen.port for the port that it connects to"),
         );
     }
     peer_as::check(peer, context);
     check_families(peer, context);
-    check_restart(peer, sink);
+    check_restart(peer, problems);
     if let (Some(_), Some(range)) = (&peer.bfd, &peer.listen_range) {
         let message = "bfd needs a peer whose address is known beforehand";
-        sink.error(
+        problems.error(
             range
-                .spot
+                .location
                 .problem(message, "remove bfd, or give the peers addresses of their own"),
         );
     }
@@ -145,15 +145,15 @@ fn check(peer: &schema::Peer, context: &Context<'_>) {
 
 /// Exactly one of `address`, `interface` and `listenRange`.
 fn check_place(peer: &schema::Peer, context: &Context<'_>) {
-    let sink = context.sink;
+    let problems = context.problems;
     if !peer.is_somewhere {
         let remedy = "add address: 192.0.2.1 (or interface: eth0, or listenRange: 192.0.2.0/24)";
-        sink.error(peer.spot.problem("nothing says where this peer is", remedy));
+        problems.error(peer.location.problem("nothing says where this peer is", remedy));
     }
     let places = [
-        peer.address.as_ref().map(|at| &at.spot),
-        peer.interface.as_ref().map(|at| &at.spot),
-        peer.listen_range.as_ref().map(|at| &at.spot),
+        peer.address.as_ref().map(|at| &at.location),
+        peer.interface.as_ref().map(|at| &at.location),
+        peer.listen_range.as_ref().map(|at| &at.location),
     ];
     if let [Some(first), Some(second), ..] = places
         .into_iter()
@@ -163,42 +163,42 @@ fn check_place(peer: &schema::Peer, context: &Context<'_>) {
         .as_slice()
     {
         let message = format!("{} says already where this peer is", first.path);
-        sink.error(second.problem(message, "keep one of address, interface and listenRange"));
+        problems.error(second.problem(message, "keep one of address, interface and listenRange"));
     }
     if let (Some(limit), None) = (&peer.listen_limit, &peer.listen_range) {
         let message = "listenLimit has no effect without listenRange";
-        sink.warn(limit.spot.problem(message, "remove it"));
+        problems.warn(limit.location.problem(message, "remove it"));
     }
     let Some(range) = &peer.listen_range else { return };
     if !context.listen.enabled {
         let message = "neither side would open these sessions: listen.enabled is false";
-        sink.error(range.spot.problem(message, "set listen.enabled: true"));
+        problems.error(range.location.problem(message, "set listen.enabled: true"));
     }
     if let Some(port) = &peer.port {
         let message = "port has no effect on peers of a range, which are never connected to";
-        sink.warn(
-            port.spot
+        problems.warn(
+            port.location
                 .problem(message, "set listen.port for the port that they connect to"),
         );
     }
 }
 
-fn check_restart(peer: &schema::Peer, sink: &Sink) {
+fn check_restart(peer: &schema::Peer, problems: &Problems) {
     let off = peer.restart_time.as_ref().is_some_and(|time| time.value == 0);
     let long = peer
         .long_lived
         .as_ref()
         .filter(|time| time.value > 0)
-        .map(|time| &time.spot);
+        .map(|time| &time.location);
     let notification = peer
         .restart_notification
         .as_ref()
         .filter(|on| on.value)
-        .map(|on| &on.spot);
-    for (name, spot) in [("longLived", long), ("notification", notification)] {
-        if let Some(spot) = spot.filter(|_| off) {
+        .map(|on| &on.location);
+    for (name, location) in [("longLived", long), ("notification", notification)] {
+        if let Some(location) = location.filter(|_| off) {
             let message = format!("{name} needs graceful restart, and restartTime is 0");
-            sink.error(spot.problem(
+            problems.error(location.problem(
                 message,
                 format!("set restartTime to 1s or more, or remove {name}"),
             ));
@@ -212,14 +212,14 @@ fn check_addresses(peer: &schema::Peer, context: &Context<'_>) {
         if let LocalAddress::Interface(_) = local.value {
             let message = "the address of an interface is chosen for a peer with an address";
             let remedy = "remove localAddress, or give the peer its address";
-            context.sink.error(local.spot.problem(message, remedy));
+            context.problems.error(local.location.problem(message, remedy));
         }
         return;
     };
     let LocalAddress::Address(chosen) = local.value else {
         return;
     };
-    let local = &At::new(chosen, &local.spot);
+    let local = &Located::new(chosen, &local.location);
     let family = |addr: IpAddr| if addr.is_ipv4() { "IPv4" } else { "IPv6" };
     let (ours, theirs) = (family(local.value), family(address.value));
     if ours != theirs {
@@ -227,16 +227,16 @@ fn check_addresses(peer: &schema::Peer, context: &Context<'_>) {
             "{} is {ours}, but the peer's address {} is {theirs}",
             local.value, address.value
         );
-        context.sink.error(
+        context.problems.error(
             local
-                .spot
+                .location
                 .problem(message, format!("use an {theirs} address of this node")),
         );
     } else if local.value == address.value {
         let message = "localAddress is the peer's own address";
         context
-            .sink
-            .error(local.spot.problem(message, "use an address of this node"));
+            .problems
+            .error(local.location.problem(message, "use an address of this node"));
     } else if context
         .node
         .addresses
@@ -244,9 +244,9 @@ fn check_addresses(peer: &schema::Peer, context: &Context<'_>) {
         .is_some_and(|own| !own.contains(&local.value))
     {
         let message = format!("{} is not in node.addresses", local.value);
-        context.sink.warn(
+        context.problems.warn(
             local
-                .spot
+                .location
                 .problem(message, "connections fail unless the node has it"),
         );
     }
@@ -258,8 +258,8 @@ fn check_families(peer: &schema::Peer, context: &Context<'_>) {
     for (family, first) in schema::repeated(families) {
         let message = format!("{} is already in {}", family.value, first.path);
         context
-            .sink
-            .error(family.spot.problem(message, "keep one of the two"));
+            .problems
+            .error(family.location.problem(message, "keep one of the two"));
     }
     let (Some(address), Some(own)) = (&peer.address, context.node.addresses.fixed()) else {
         return;
@@ -271,7 +271,7 @@ fn check_families(peer: &schema::Peer, context: &Context<'_>) {
                 "{} routes need an {0} next hop, and node.addresses has none",
                 family.value
             );
-            context.sink.error(family.spot.problem(
+            context.problems.error(family.location.problem(
                 message,
                 "add the node's address of that family, or remove the family",
             ));
@@ -286,7 +286,7 @@ fn build(peer: &schema::Peer, context: &Context<'_>) -> Option<Peer> {
         .families
         .as_ref()
         .map(|list| list.iter().map(|family| family.value).collect());
-    let label = |(key, value): &(At<String>, At<String>)| (key.value.clone(), value.value.clone());
+    let label = |(key, value): &(Located<String>, Located<String>)| (key.value.clone(), value.value.clone());
     let remote = remote(peer)?;
     let over_v6 = match &remote {
         Remote::Address(address) => address.is_ipv6(),
@@ -336,10 +336,10 @@ fn build(peer: &schema::Peer, context: &Context<'_>) -> Option<Peer> {
 
 fn routing(peer: &schema::Peer, context: &Context<'_>) -> Option<PeerRouting> {
     // Looked up first, so that an unknown name is reported whatever else is wrong.
-    let policy = |names: &Option<Vec<At<String>>>, direction| {
+    let policy = |names: &Option<Vec<Located<String>>>, direction| {
         let (names, about) = (names.as_ref()?, peer_as::facts(peer, context.asn));
         peer_as::check_policies(peer, names, context);
-        context.policies.find(names, about, direction, context.sink)
+        context.policies.find(names, about, direction, context.problems)
     };
     let import = policy(&peer.import, Direction::Import);
     let export = policy(&peer.export, Direction::Export);
@@ -439,7 +439,7 @@ fn max_prefixes(written: &schema::MaxPrefixes) -> MaxPrefixes {
     }
 }
 
-fn is(flag: &Option<At<bool>>) -> bool {
+fn is(flag: &Option<Located<bool>>) -> bool {
     flag.as_ref().is_some_and(|flag| flag.value)
 }
 

@@ -1,13 +1,13 @@
-//! `services.pools`: disjoint, ordinary addresses that nothing else has.
+//! Checks of `services.pools`: ranges are disjoint, and no special or used addresses.
 
 use std::net::IpAddr;
 
 use podroute_services::{Guard, Pool, Range, Settings, special_in};
 
 use super::cluster::selector;
-use crate::decode::At;
+use crate::decode::Located;
 use crate::model::{Allocation, Cluster, NodeAddresses};
-use crate::problem::Sink;
+use crate::problem::Problems;
 use crate::schema::{self, Document, repeated};
 
 /// What addresses are allocated from, if anything.
@@ -38,27 +38,30 @@ fn pool(written: &schema::Pool) -> Option<Pool> {
 }
 
 /// Reports pools that cannot be used together, or with the rest of the file.
-pub(super) fn check(document: &Document, cluster: &Cluster, own: &NodeAddresses, sink: &Sink) {
+pub(super) fn check(document: &Document, cluster: &Cluster, own: &NodeAddresses, problems: &Problems) {
     let pools = &document.services.pools;
-    let names: Vec<At<String>> = pools.iter().filter_map(|pool| pool.name.clone()).collect();
+    let names: Vec<Located<String>> = pools.iter().filter_map(|pool| pool.name.clone()).collect();
     for (name, first) in repeated(&names) {
         let message = format!("'{}' is the name of {} too", name.value, parent(&first.path));
-        sink.error(name.spot.problem(message, "give each pool a name of its own"));
+        problems.error(name.location.problem(message, "give each pool a name of its own"));
     }
-    let all: Vec<&At<Range>> = pools.iter().flat_map(|pool| &pool.addresses).collect();
+    let all: Vec<&Located<Range>> = pools.iter().flat_map(|pool| &pool.addresses).collect();
     let taken = taken(document, own);
     for (index, range) in all.iter().enumerate() {
-        let overlaps = |other: &&&At<Range>| other.value.overlaps(&range.value);
+        let overlaps = |other: &&&Located<Range>| other.value.overlaps(&range.value);
         if let Some(other) = all.iter().take(index).find(overlaps) {
-            let message = format!("{} overlaps {} in {}", range.value, other.value, other.spot.path);
-            sink.error(range.spot.problem(message, "give each address to one pool"));
+            let message = format!(
+                "{} overlaps {} in {}",
+                range.value, other.value, other.location.path
+            );
+            problems.error(range.location.problem(message, "give each address to one pool"));
         }
         if let Some(why) = misplaced(&range.value, cluster, &taken) {
             let remedy = "name a range that only Services have addresses from";
-            sink.error(range.spot.problem(format!("{} {why}", range.value), remedy));
+            problems.error(range.location.problem(format!("{} {why}", range.value), remedy));
         }
     }
-    warn_unannounced(&document.services, sink);
+    warn_unannounced(&document.services, problems);
 }
 
 /// Why no address of a Service may be in the range.
@@ -88,13 +91,13 @@ pub(super) fn taken(document: &Document, own: &NodeAddresses) -> Vec<(IpAddr, St
     peers.chain(hops).chain(own).collect()
 }
 
-fn warn_unannounced(services: &schema::Services, sink: &Sink) {
+fn warn_unannounced(services: &schema::Services, problems: &Problems) {
     let announces = services
         .advertise
         .iter()
         .any(|at| at.value == crate::model::ServiceAddress::LoadBalancer);
     if let Some(first) = services.pools.first().filter(|_| !announces) {
-        sink.warn(first.spot.problem(
+        problems.warn(first.location.problem(
             "addresses are allocated and not announced",
             "add loadBalancer to services.advertise",
         ));

@@ -1,4 +1,4 @@
-//! Addresses of Services: which ones this node announces, and which ones nobody may have.
+//! Service addresses: which ones this node announces, and which ones are never announced.
 //!
 //! The outcome follows from the file and the facts alone, whatever came before.
 
@@ -11,11 +11,11 @@ use podroute_services::{Guard, Unannounced};
 use super::cluster::{selector, selects};
 use super::node::Node;
 use super::pools;
-use crate::decode::At;
+use crate::decode::Located;
 use crate::model::{
     AddressOutcome, Cluster, EXCLUDE_LABEL, NodeFacts, ServiceAddress, ServiceFact, Services,
 };
-use crate::problem::Sink;
+use crate::problem::Problems;
 use crate::schema::{self, Document};
 
 /// What this node announces for Services: addresses as single hosts, and the aggregates that stand for some. An address
@@ -25,7 +25,7 @@ pub(super) fn services(
     facts: &NodeFacts,
     guard: &Guard,
     node: &Node,
-    sink: &Sink,
+    problems: &Problems,
 ) -> Services {
     let pools = written.pools.iter().flat_map(|pool| &pool.addresses);
     let of_pools = pools.flat_map(|range| range.value.prefixes());
@@ -48,7 +48,7 @@ pub(super) fn services(
         for &(kind, address) in &service.addresses {
             let outcome = announcing.outcome(service, kind, address);
             if let Err(Unannounced::Refused(why)) = &outcome {
-                sink.reject(format!("Service {name}, address {address}"), why.to_string());
+                problems.reject(format!("Service {name}, address {address}"), why.to_string());
             }
             if let Ok(prefix) = outcome {
                 let list = if prefix == Prefix::host(address) {
@@ -93,18 +93,18 @@ fn communities_of(written: &schema::Services, service: &ServiceFact, address: Ip
 }
 
 /// Aggregates must not hide each other, nor pods.
-pub(super) fn aggregates(written: &schema::Services, cluster: &Cluster, sink: &Sink) {
+pub(super) fn aggregates(written: &schema::Services, cluster: &Cluster, problems: &Problems) {
     for (index, aggregate) in written.aggregates.iter().enumerate() {
         let overlaps = |other: &Prefix| other.contains(&aggregate.value) || aggregate.value.contains(other);
         let earlier = written.aggregates.iter().take(index);
         if let Some(first) = earlier.map(|at| at.value).find(overlaps) {
             let message = format!("{} overlaps {first}", aggregate.value);
-            sink.error(aggregate.spot.problem(message, "keep one of the two"));
+            problems.error(aggregate.location.problem(message, "keep one of the two"));
         }
         if let Some(cidr) = cluster.pod_cidrs.iter().find(|cidr| overlaps(cidr)) {
             let message = format!("{} overlaps the pod CIDR {cidr}", aggregate.value);
             let remedy = "name a range that only Services have addresses from";
-            sink.error(aggregate.spot.problem(message, remedy));
+            problems.error(aggregate.location.problem(message, remedy));
         }
     }
 }
@@ -156,7 +156,7 @@ impl Announcing<'_> {
     /// Services without a class, and those of the configured one or of a pool.
     fn has_own_class(&self, service: &ServiceFact) -> bool {
         let is_named =
-            |class: &Option<At<String>>| class.as_ref().map(|at| &at.value) == service.class.as_ref();
+            |class: &Option<Located<String>>| class.as_ref().map(|at| &at.value) == service.class.as_ref();
         let of_pool = || self.written.pools.iter().any(|pool| is_named(&pool.class));
         service.class.is_none() || is_named(&self.written.class) || of_pool()
     }
@@ -197,11 +197,11 @@ pub(super) fn guard(document: &Document, facts: &NodeFacts, node: &Node, cluster
 }
 
 /// The ranges are there, and none of them is everything or has pods in it.
-pub(super) fn ranges(document: &Document, cluster: &Cluster, sink: &Sink) {
+pub(super) fn ranges(document: &Document, cluster: &Cluster, problems: &Problems) {
     let written = &document.services;
     let missing = !written.has_ranges && written.pools.is_empty() && !written.advertise.is_empty();
-    if let Some(spot) = written.ranges_spot.as_ref().filter(|_| missing) {
-        sink.error(spot.problem(
+    if let Some(location) = written.ranges_spot.as_ref().filter(|_| missing) {
+        problems.error(location.problem(
             "nothing says which addresses Services may have (CVE-2020-8554)",
             "add services.ranges with your ranges for load balancers, externalIPs and, with advertise: cluster, \
              clusterIPs (--service-cluster-ip-range), as ranges: [198.51.100.0/24]",
@@ -209,7 +209,7 @@ pub(super) fn ranges(document: &Document, cluster: &Cluster, sink: &Sink) {
     }
     for range in &written.ranges {
         if range.value.is_default() {
-            sink.error(range.spot.problem(
+            problems.error(range.location.problem(
                 format!("'{}' covers every address", range.value),
                 "name the ranges that Services have addresses from, as 198.51.100.0/24",
             ));
@@ -219,12 +219,12 @@ pub(super) fn ranges(document: &Document, cluster: &Cluster, sink: &Sink) {
         if let Some(cidr) = cluster.pod_cidrs.iter().find(overlaps) {
             let message = format!("{} overlaps the pod CIDR {cidr}", range.value);
             let remedy = "name a range that only Services have addresses from";
-            sink.error(range.spot.problem(message, remedy));
+            problems.error(range.location.problem(message, remedy));
         }
     }
     for aggregate in &written.aggregates {
-        let inside = |range: &At<Prefix>| range.value.contains(&aggregate.value);
-        let is_pool = |range: &At<podroute_services::Range>| {
+        let inside = |range: &Located<Prefix>| range.value.contains(&aggregate.value);
+        let is_pool = |range: &Located<podroute_services::Range>| {
             range
                 .value
                 .prefix()
@@ -237,7 +237,7 @@ pub(super) fn ranges(document: &Document, cluster: &Cluster, sink: &Sink) {
                 "{} lies outside services.ranges and services.pools",
                 aggregate.value
             );
-            sink.error(aggregate.spot.problem(message, "add it there, or correct it"));
+            problems.error(aggregate.location.problem(message, "add it there, or correct it"));
         }
     }
 }

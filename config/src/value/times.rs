@@ -1,4 +1,4 @@
-//! Times: a number with its unit, and the ranges of the fields that want one.
+//! Durations: a number with its unit, and the range of each field.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Builds the drawing: namespaces, switches, cables, addresses and the physical network's routes.
+//! Builds a topology: namespaces, switches, cables, addresses and the physical network's routes.
 //!
 //! Everything of one kind goes to one `ip -batch` call, so a whole rack takes a fraction of a second.
 

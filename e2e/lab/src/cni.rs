@@ -32,13 +32,13 @@ pub enum Plugin {
 }
 
 impl FromStr for Plugin {
-    type Err = String;
+    type Err = Failure;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self> {
         match text {
             "podroute" => Ok(Self::Podroute),
             "ptp" => Ok(Self::Reference),
-            _ => Err(format!("no such plugin {text:?}: podroute or ptp")),
+            _ => Err(Failure::new(format!("no such plugin {text:?}: podroute or ptp"))),
         }
     }
 }

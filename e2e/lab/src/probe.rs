@@ -1,4 +1,4 @@
-//! Everybody talks to everybody: one echo and one TCP connection per ordered pair and family.
+//! All pairs: one echo and one TCP connection per ordered pair and family.
 //!
 //! Sources work in parallel, each in a thread inside its own namespace. A TCP server in every
 //! namespace answers with the client address it sees, so that the client learns whether somebody

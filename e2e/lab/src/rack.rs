@@ -1,4 +1,4 @@
-//! A rack that runs: the drawing built, a BGP daemon on every machine, pods on the nodes.
+//! A running rack: the topology built, a BGP daemon on every machine, pods on the nodes.
 //!
 //! [`Plan`] says what to build, [`Rack`] holds it. Every check names the machine and the thing that
 //! is missing, and carries the daemon's log or the kernel's routes as evidence.

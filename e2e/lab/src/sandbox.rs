@@ -1,4 +1,4 @@
-//! The box a lab lives in: fresh mount, PID, network, IPC and host-name namespaces, and a user
+//! The sandbox of a lab: new mount, PID, network, IPC and host-name namespaces, and a user
 //! namespace when the caller is not root.
 //!
 //! Three processes. The *outer* one unshares and waits. The *init* (PID 1 of the box) mounts a

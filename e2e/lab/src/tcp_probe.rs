@@ -1,4 +1,4 @@
-//! Short TCP connections to an address, one after the other, and what became of them: what users of a Service see.
+//! Short TCP connections to an address, one after the other, with their outcomes: the view of a Service's users.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

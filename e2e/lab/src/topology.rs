@@ -1,4 +1,4 @@
-//! What the rack looks like: segments, machines, addresses, who peers with whom.
+//! The topology of the rack: segments, machines, addresses, peers.
 //!
 //! Pure data. The addresses of a machine follow from its number: on segment `192.0.2.0/24` machine
 //! 11 is `192.0.2.11` and `2001:db8:a::11`. Sessions, underlay routes and the routes that BGP must

@@ -54,7 +54,7 @@ fn every_log_event_is_documented() {
     );
 }
 
-/// Reasons of Events: calls of the form `tell("Reason", true, …)`.
+/// Reasons of Events: calls of the form `post_event("Reason", true, …)`.
 fn event_reasons(source: &str) -> BTreeSet<String> {
     let calls = source.split('(').map(str::trim_start);
     let literals = calls.filter_map(|rest| rest.strip_prefix('"')?.split_once('"'));

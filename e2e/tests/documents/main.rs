@@ -5,6 +5,7 @@
 mod blocks;
 mod chart;
 mod events;
+mod examples;
 mod files;
 mod links;
 mod page_lab;
@@ -13,4 +14,5 @@ mod reference;
 mod runs;
 mod troubleshooting;
 mod two_machines;
+mod words;
 mod workflows;

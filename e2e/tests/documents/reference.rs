@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::pages::{self, Page};
 
-fn help(command: &[String]) -> String {
+pub(crate) fn help(command: &[String]) -> String {
     let podroute = lab::bins::find("podroute").unwrap();
     let out = Command::new(podroute)
         .args(command)
@@ -39,7 +39,7 @@ fn options(help: &str) -> BTreeSet<String> {
 }
 
 /// Commands without commands of their own, as `["show", "peers"]`.
-fn leaves(command: &[String]) -> Vec<Vec<String>> {
+pub(crate) fn leaves(command: &[String]) -> Vec<Vec<String>> {
     let inner = subcommands(&help(command));
     if inner.is_empty() {
         return vec![command.to_vec()];
@@ -74,7 +74,18 @@ fn every_command_and_option_is_documented() {
     let mut expected = Vec::new();
     for command in leaves(&[]) {
         let name = format!("podroute {}", command.join(" "));
-        let options = options(&help(&command));
+        let mut options = options(&help(&command));
+        // Options that all commands of a group have are in the group's own table.
+        let group = command.first().map(|group| format!("podroute {group}"));
+        let common = documented
+            .iter()
+            .find(|(known, _)| group.as_ref() == Some(known) && *known != name);
+        if let Some((group, common)) = common {
+            let missing: Vec<_> = common.difference(&options).collect();
+            assert!(missing.is_empty(), "{name} has no {missing:?} of {group}");
+            options.retain(|option| !common.contains(option));
+            expected.push(group.clone());
+        }
         let entry = documented.iter().find(|(known, _)| *known == name);
         let (_, known) = entry.unwrap_or_else(|| panic!("no heading `{name}` in {}", page.name));
         assert_eq!(*known, options, "options of {name} in {}", page.name);

@@ -1,4 +1,4 @@
-//! BFD with BIRD and FRR and with ourselves: up, silent loss, strict mode, a neighbor that goes on purpose.
+//! BFD with BIRD, FRR and podroute: up, silent loss, strict mode, a neighbor that goes on purpose.
 
 use std::time::{Duration, Instant};
 

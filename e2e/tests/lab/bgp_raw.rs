@@ -1,4 +1,4 @@
-//! BGP by hand: octets that no honest speaker sends, and what comes back.
+//! Raw BGP: octets that no correct speaker sends, and the answers.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -115,7 +115,7 @@ impl Raw {
             match self.read()? {
                 (NOTIFICATION, body) if body.len() >= 2 => {
                     let mut rest = Vec::new();
-                    // The end may be a reset if octets of ours were not read.
+                    // The end may be a reset if own octets were not read.
                     let _ = self.stream.read_to_end(&mut rest);
                     ensure!(rest.is_empty(), "after the NOTIFICATION came {rest:?}");
                     return Ok((body[0], body[1], body[2..].to_vec()));

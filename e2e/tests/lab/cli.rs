@@ -1,4 +1,4 @@
-//! `podroute check`, `run` and `show` as the operator meets them.
+//! `podroute check`, `run` and `show` from the operator's view.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The kernel's own doings: what it drops without a word, what others replace, and addresses that move.
+//! Changes that the kernel makes without a notification, routes that others replace, and addresses that move.
 
 use std::time::Duration;
 

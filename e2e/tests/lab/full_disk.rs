@@ -1,4 +1,4 @@
-//! A run directory without room: a tmpfs of its own, which the test fills and empties.
+//! A full run directory: a tmpfs of its own, which the test fills and empties.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! A peer that sends garbage: the exact NOTIFICATION for each fault, and nobody else's session falls.
+//! A peer that sends garbage: the exact NOTIFICATION for each fault, and no other session ends.
 //!
 //! tor-a has an address more for each case; node-1 knows a passive peer at each of them.
 

@@ -1,4 +1,4 @@
-//! Our agent against each daemon as the ToR: the whole demo, session resets, who connects, 4-octet AS.
+//! podroute with each daemon as the ToR: the whole demo, session resets, who connects, 4-octet AS.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -58,7 +58,7 @@ fn session_killed(tor: Kind) -> Result<()> {
     let before = support::settled(&node, "tor-a")?;
     let other_before = support::settled(&node, "tor-a-v6")?;
     if tor == Kind::Podroute {
-        // No command of ours resets one session: the ToR's agent ends and starts again.
+        // No lab command resets one session: the ToR's agent ends and starts again.
         rack.daemon("tor-a").terminate()?;
         rack.daemon("tor-a").restart_daemons()?;
     } else {

@@ -1,4 +1,4 @@
-//! The agent and the kernel's tables: what it puts back, what it never touches, what it refuses.
+//! The agent and the kernel's tables: what it restores, never touches and refuses.
 
 use std::net::IpAddr;
 use std::time::Duration;

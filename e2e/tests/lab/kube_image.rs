@@ -96,7 +96,7 @@ fn pod(kubelet: &Kubelet, name: &str) -> Result<lab::cni::Pod> {
 }
 
 /// Commands for an operator, and what each says in the container.
-const COMMANDS: [(&str, &str); 28] = [
+const COMMANDS: [(&str, &str); 29] = [
     ("show peers", "Established"),
     ("show peer node-2", "Established"),
     ("show routes", "10.244.3.0/24"),
@@ -116,6 +116,7 @@ const COMMANDS: [(&str, &str); 28] = [
     ("check --explain /etc/podroute/podroute.yaml", "AS"),
     ("diff /etc/podroute/podroute.yaml", "nothing"),
     ("reload", "reloaded"),
+    ("log-level debug", "debug"),
     ("peer clear node-2 --soft in", "requested"),
     ("peer disable node-2", "disabled"),
     ("peer enable node-2", "enabled"),
@@ -128,7 +129,16 @@ const COMMANDS: [(&str, &str); 28] = [
 ];
 
 /// Not for a running node, what the container runs by itself, or what needs a file or network policies (other scenarios run these).
-const OTHERS: [&str; 6] = ["run", "cleanup", "help", "man", "policy", "network-policy"];
+const OTHERS: [&str; 8] = [
+    "run",
+    "cleanup",
+    "cluster",
+    "help",
+    "man",
+    "policy",
+    "network-policy",
+    "router-config",
+];
 
 /// As `kubectl exec ds/podroute -- podroute …`: none of them hurts the pods.
 fn every_command(kubelet: &Kubelet, spec: &Value) -> Result<()> {
@@ -210,7 +220,7 @@ fn daemonset(cluster: &mut Cluster) -> Result<()> {
     uninstall(cluster, &image, &kubelets)
 }
 
-/// What docs/operations.md says of uninstalling: the agents are gone, and this leaves nothing of ours on a node.
+/// What docs/operations.md says of uninstalling: the agents are gone, and this leaves nothing of podroute on a node.
 fn uninstall(cluster: &Cluster, image: &Image, kubelets: &[Kubelet]) -> Result<()> {
     cluster.apply("uninstall")?;
     let set = cluster.get("/apis/apps/v1/namespaces/podroute/daemonsets/podroute-uninstall")?;

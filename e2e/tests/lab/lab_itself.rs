@@ -1,4 +1,4 @@
-//! The lab is honest: its probes fail when the network is broken, its box leaves nothing behind, and
+//! Tests of the lab: its probes fail when the network is broken, its sandbox leaves nothing behind, and
 //! the whole demo works without any of our programs in it (BIRD and the reference plugin).
 
 use std::process::{Command, Stdio};

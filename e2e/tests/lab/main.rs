@@ -21,6 +21,7 @@ mod kernel;
 mod kube;
 mod kube_changes;
 mod kube_image;
+mod kube_noderoutes;
 mod kube_pools;
 mod kube_scale;
 mod kube_services;
@@ -36,6 +37,7 @@ mod reload;
 mod resolution;
 mod restart;
 mod roles;
+mod router_config;
 mod sessions;
 mod support;
 
@@ -142,6 +144,7 @@ fn scenarios() -> Vec<Scenario> {
         kube_changes::scenarios(),
         large::scenarios(),
         kube_image::scenarios(),
+        kube_noderoutes::scenarios(),
         overlays::scenarios(),
         policies::scenarios(),
         kube_scale::scenarios(),
@@ -151,6 +154,7 @@ fn scenarios() -> Vec<Scenario> {
         reload::scenarios(),
         resolution::scenarios(),
         restart::scenarios(),
+        router_config::scenarios(),
         roles::scenarios(),
         sessions::scenarios(),
         hostile::scenarios(),

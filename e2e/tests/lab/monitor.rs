@@ -1,4 +1,4 @@
-//! What others read of us: a BMP station (RFC 7854), and an MRT dump (RFC 6396) in bgpdump's hands.
+//! Monitoring: a BMP station (RFC 7854), and an MRT dump (RFC 6396) read by bgpdump.
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};

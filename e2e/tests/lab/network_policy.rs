@@ -168,6 +168,7 @@ fn before_the_first_packet(cluster: &mut Cluster) -> Result<()> {
         // It may itself speak: only ingress is restricted.
         ensure!(connects(&name, stranger)?, "{name} cannot speak");
     }
+    print_add_times(&node)?;
     // A pod whose object nobody knows waits; its rules follow when the object comes.
     let began = Instant::now();
     let unknown = node.runtime.add_kubernetes_pod("guarded", "late")?;
@@ -205,6 +206,30 @@ fn before_the_first_packet(cluster: &mut Cluster) -> Result<()> {
     node.cluster.start_agent(0, POLICY)?;
     wait_connects("orphan", stranger, true)?;
     ensure!(is_cut_off("stranger", orphan)?, "a stranger got in");
+    Ok(())
+}
+
+/// ADD with and without policies, in turns, of pods that the agent knows already, as the kubelet does it.
+fn print_add_times(node: &Node<'_>) -> Result<()> {
+    let name = |namespace: &str, number| format!("timed-{namespace}-{number}");
+    let mut times: [(&str, Vec<Duration>); 2] = [("guarded", Vec::new()), ("open", Vec::new())];
+    for number in 0..20 {
+        for (namespace, _) in &times {
+            node.bind(namespace, &name(namespace, number))?;
+        }
+    }
+    for number in 0..20 {
+        for (namespace, times) in &mut times {
+            let began = Instant::now();
+            node.runtime
+                .add_kubernetes_pod(namespace, &name(namespace, number))?;
+            times.push(began.elapsed());
+        }
+    }
+    for (namespace, mut times) in times {
+        times.sort_unstable();
+        println!("ADD in namespace {namespace}: {:?} (median of 20)", times[10]);
+    }
     Ok(())
 }
 

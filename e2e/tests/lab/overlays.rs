@@ -71,7 +71,7 @@ fn example(name: &str) -> Result<String> {
 }
 
 /// Machines on one switch, with their last octets.
-fn switch(machines: &[(&str, u8)]) -> Result<Vec<Host>> {
+pub(crate) fn switch(machines: &[(&str, u8)]) -> Result<Vec<Host>> {
     netns::create("switch")?;
     let link = |line: &str| {
         let args: Vec<&str> = ["-n", "switch", "link", "add"]
@@ -112,7 +112,7 @@ fn start_tor(kind: Kind, tor: &Host) -> Result<Vec<Daemon>> {
 }
 
 /// What the router says of a prefix.
-fn ask(kind: Kind, tor: &Host, prefix: &str) -> Result<String> {
+pub(crate) fn ask(kind: Kind, tor: &Host, prefix: &str) -> Result<String> {
     match kind {
         Kind::Bird => tor.run("birdc", &["show", "route", "for", prefix]),
         Kind::Frr if prefix.contains(':') => frr::vtysh(tor, &format!("show bgp ipv6 unicast {prefix}")),

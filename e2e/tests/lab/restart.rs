@@ -1,4 +1,4 @@
-//! The agent comes and goes, the datapath stays: restart, crash, pods while it is away.
+//! The agent restarts, the datapath stays: restart, crash, pods while it is away.
 
 use std::collections::BTreeSet;
 use std::process::Command;

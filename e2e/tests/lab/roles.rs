@@ -33,7 +33,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     all
 }
 
-/// The router with AS 65001 and network 10.244.2.0/24; `more` are lines of its neighbour.
+/// The router with AS 65001 and network 10.244.2.0/24; `more` are lines of its neighbor.
 fn router(tor: Kind, host: &Host, role: &str, network: &str) -> Result<Vec<Daemon>> {
     if tor == Kind::Frr {
         let role = if role.is_empty() {

@@ -1,4 +1,4 @@
-//! What several scenarios ask of an agent: its peers, its routes, its log.
+//! Queries that several scenarios share: an agent's peers, routes and log.
 
 use std::net::IpAddr;
 use std::time::Duration;

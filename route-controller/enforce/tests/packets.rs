@@ -215,7 +215,7 @@ fn what_others_take_away_is_put_back() {
         nft(&command.split(' ').collect::<Vec<_>>());
         look(&mut enforcer);
     }
-    // Another's table is no concern of ours.
+    // The table of another program is left alone.
     nft(&["add", "table", "inet", "another"]);
     enforcer.read_notifications().unwrap();
     assert_eq!(enforcer.sync().unwrap().octets, 0);

@@ -35,22 +35,21 @@ pub enum Notification {
 pub struct Notifications {
     socket: Socket,
     table: String,
-    /// Changes of this socket are left out.
-    own_port: u32,
 }
 
 impl Notifications {
-    /// Of one table of family `inet`, without what the socket with the address `own_port` does.
+    /// Of one table of family `inet`, without what the socket with the address `own_port` does: the kernel drops that, so that own
+    /// changes do not wake the reader.
     ///
     /// # Errors
     /// A right is missing.
     pub fn open(table: &str, own_port: u32) -> Result<Self> {
         let socket = Socket::open()?;
+        socket.ignore_changes_by(own_port)?;
         socket.join(GROUP_NFTABLES)?;
         Ok(Self {
             socket,
             table: table.to_owned(),
-            own_port,
         })
     }
 
@@ -67,12 +66,12 @@ impl Notifications {
     pub fn read(&mut self) -> Result<Vec<Notification>> {
         let mut found = Vec::new();
         loop {
-            let (table, own) = (self.table.as_str(), self.own_port);
+            let table = self.table.as_str();
             match self.socket.receive(false) {
                 Ok(None) => return Ok(found),
                 Ok(Some(bytes)) => {
-                    let others = messages(bytes).filter(|m| m.port != own && m.kind != NEWGEN);
-                    for message in others.filter(|m| m.body().first() == Some(&NFPROTO_INET)) {
+                    let changes = messages(bytes).filter(|m| m.kind != NEWGEN);
+                    for message in changes.filter(|m| m.body().first() == Some(&NFPROTO_INET)) {
                         let attrs = Attrs::of(&message);
                         if attrs.text(1) != Some(table) {
                             continue;

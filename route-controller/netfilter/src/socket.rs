@@ -126,6 +126,11 @@ impl Socket {
         Ok(self.netlink.join(&[group])?)
     }
 
+    /// Leaves out notifications of what the socket with this port changes.
+    pub(crate) fn ignore_changes_by(&self, port: u32) -> Result<()> {
+        Ok(self.netlink.ignore_changes_by(port)?)
+    }
+
     /// Sequence numbers that no earlier request has.
     pub(crate) fn sequences(&mut self, count: u32) -> u32 {
         let first = self.sequence.wrapping_add(1);

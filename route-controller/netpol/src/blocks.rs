@@ -95,7 +95,7 @@ impl BlockBuilder {
         push(from, end);
     }
 
-    /// Ranges that do not overlap, sorted; neighbours with the same ports are one.
+    /// Ranges that do not overlap, sorted; neighbors with the same ports are one.
     pub(crate) fn build(self) -> Result<Vec<(AddressRange, PortSet)>, TooMany> {
         if self.size > MAX_PIECES {
             return Err(TooMany);
@@ -108,7 +108,7 @@ impl BlockBuilder {
     }
 }
 
-/// Cuts at every edge, joins the ports of all spans that cover a piece, and joins equal neighbours. `left` counts down from
+/// Cuts at every edge, joins the ports of all spans that cover a piece, and joins equal neighbors. `left` counts down from
 /// the limit.
 fn sweep(spans: &[Span], is_v4: bool, left: &mut usize) -> Result<Vec<(AddressRange, PortSet)>, TooMany> {
     let starts = spans.iter().map(|span| span.first);

@@ -1,4 +1,4 @@
-//! BFD for the agent: which paths are to be watched, and which peers wait for theirs.
+//! BFD sessions of peers and next hops, and peers that wait for theirs (`bfd.strict`).
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -37,7 +37,7 @@ impl Agent {
     }
 
     /// Paths to peers came up or were lost: those peers that wait for theirs are put again.
-    pub(super) async fn look_at_paths(&mut self) {
+    pub(super) async fn check_paths(&mut self) {
         let states = self.bfd.states();
         let before = std::mem::replace(&mut self.peers.paths, states);
         let waits = |bfd: &Bfd| bfd.strict || bfd.dampening.is_some();

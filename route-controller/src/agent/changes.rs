@@ -1,4 +1,4 @@
-//! What a reload changed, for people.
+//! The text of what a reload changed.
 
 use std::collections::BTreeMap;
 

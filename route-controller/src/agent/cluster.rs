@@ -1,5 +1,4 @@
-//! What Kubernetes says, as the running agent takes it: facts, annotations, the drain of the Node object; and what it says of itself
-//! in return.
+//! Applies cluster updates: facts, annotations, the drain taint; reports the node's condition and rejected facts.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -14,7 +13,8 @@ use super::reload::Applied;
 use super::{Agent, AgentError};
 use crate::cluster::{self, Network, Throttle, Watches};
 use crate::metrics::INITIAL_ROUTES;
-use crate::status::{ClusterStatus, RejectedStatus, WatchStatus};
+use crate::node_route::NodeRoute;
+use crate::status::{ClusterStatus, ConfigurationStatus, RejectedStatus, WatchStatus};
 
 /// The log names at most this number of rejected facts at a time; `podroute show cluster` names all.
 const REJECTED_LOGGED: usize = 10;
@@ -41,6 +41,7 @@ pub(super) struct Followed {
 impl Agent {
     /// Kubernetes says something new: the same file, applied to it.
     pub(super) async fn learn(&mut self, facts: ClusterFacts) {
+        let (began, announced) = (crate::clock::now(), self.originated());
         let own = facts.nodes.get(&self.name());
         let draining = own.is_some_and(|node| node.draining);
         let uid = own.map(|node| node.uid.clone()).unwrap_or_default();
@@ -49,8 +50,8 @@ impl Agent {
         if before.is_none() {
             self.keep_facts();
         }
-        self.heed_node(&uid).await;
-        self.heed_taint(draining).await;
+        self.apply_node_uid(&uid).await;
+        self.apply_taint(draining).await;
         let applied = match self.config_with_annotations(before.as_ref()) {
             Ok(new) if self.has_another_asn(before.as_ref()) => {
                 // What is known is in the run directory: the next start begins with it.
@@ -64,12 +65,33 @@ impl Agent {
             Err(error) => Err(error.into()),
         };
         match applied {
-            Ok(Applied { text, has_changes }) if has_changes => tracing::info!(event = "reloaded", "{text}"),
-            Ok(Applied { text, .. }) => tracing::debug!(event = "cluster_update", "{text}"),
+            Ok(Applied { text, has_changes }) => {
+                if self.originated() != announced {
+                    self.measure_updates(began);
+                }
+                if has_changes {
+                    tracing::info!(event = "reloaded", "{text}");
+                } else {
+                    tracing::debug!(event = "cluster_update", "{text}");
+                }
+            }
             Err(error) => {
                 tracing::error!(event = "cluster_update_failed", %error, "cannot apply a cluster update");
             }
         }
+    }
+
+    /// Measures until the speaker has decided on what was originated. The agent does not wait for it.
+    fn measure_updates(&self, began: std::time::Instant) {
+        let (speaker, span) = (
+            self.speaker.clone(),
+            self.reports.health.measured.event_to_update.clone(),
+        );
+        tokio::spawn(async move {
+            if speaker.decided().await.is_ok() {
+                span.observe(crate::clock::now().saturating_duration_since(began));
+            }
+        });
     }
 
     /// Keeps what Kubernetes says for a start while it is away: the first facts at once, and others now and then, for in a large
@@ -131,12 +153,15 @@ impl Agent {
     }
 
     /// A drain belongs to the Node object that was there when it was asked for.
-    async fn heed_node(&mut self, uid: &str) {
+    async fn apply_node_uid(&mut self, uid: &str) {
         if uid.is_empty() {
             return;
         }
         if let Some(condition) = &self.reports.condition {
             condition.node_is(uid);
+        }
+        if let Some(node_route) = &self.reports.node_route {
+            node_route.node_is(uid);
         }
         let Some(drain) = self.drain.after_node(uid) else {
             return;
@@ -154,7 +179,7 @@ impl Agent {
         }
     }
 
-    async fn heed_taint(&mut self, there: bool) {
+    async fn apply_taint(&mut self, there: bool) {
         let Some(drain) = self.drain.after_taint(there) else {
             return;
         };
@@ -178,6 +203,9 @@ impl Agent {
         }
         if wanted.network && self.reports.condition.is_none() {
             self.reports.condition = Some(cluster::Condition::of(self.name()));
+        }
+        if wanted.any() && self.reports.node_route.is_none() {
+            self.reports.node_route = Some(NodeRoute::start(self.name(), self.server()));
         }
         let waits = wanted.any() && self.file.facts.cluster.is_none();
         self.reports
@@ -227,11 +255,11 @@ impl Agent {
             }
         }
         self.file.followed.unready = unready;
-        self.look_at_sessions();
+        self.check_sessions();
     }
 
     /// Updates probes, the node's condition and `show`: what is still waited for.
-    pub(super) fn look_at_sessions(&mut self) {
+    pub(super) fn check_sessions(&mut self) {
         let health = &self.reports.health;
         let waits = !self.knows_cluster();
         health.waits_for_cluster.store(waits, Ordering::Relaxed);
@@ -304,6 +332,10 @@ impl Agent {
                 .iter()
                 .map(|&field| field.to_owned())
                 .collect(),
+            configuration: ConfigurationStatus::new(
+                &self.file.text,
+                self.reports.health.refused.load(Ordering::Relaxed),
+            ),
         };
         let _ = answer.send(status); // whoever asked may have gone
     }

@@ -1,4 +1,4 @@
-//! What the operator's commands ask of the running agent.
+//! Commands of the operator to the running agent.
 
 use super::{Agent, CommandError};
 use crate::drain::Drain;
@@ -41,7 +41,7 @@ impl Agent {
             })?;
         self.drain = drain.clone();
         self.speaker.drain(drain.on).await?;
-        self.look_at_sessions();
+        self.check_sessions();
         self.speaker.originate(self.originated()).await?;
         let rules = self.originate_rules().await;
         self.speaker.originate_by_rules(rules).await?;

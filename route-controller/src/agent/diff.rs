@@ -1,4 +1,4 @@
-//! `podroute diff`: what another configuration would do, before it does it.
+//! `podroute diff`: what another configuration would change.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,7 +38,7 @@ impl Agent {
         tokio::spawn(async move {
             let inputs = std::mem::take(&mut begun.inputs);
             let outcome = async {
-                begun.look_at_limits(&speaker.peers().await?);
+                begun.check_limits(&speaker.peers().await?);
                 Ok(begun.describe(speaker.preview(inputs).await?))
             };
             drop(answer.send(outcome.await.map_err(|error: Stopped| error.into())));
@@ -112,7 +112,7 @@ impl Agent {
 
 impl Begun {
     /// What established peers have sent already may be more than they may send then.
-    fn look_at_limits(&mut self, known: &[PeerSnapshot]) {
+    fn check_limits(&mut self, known: &[PeerSnapshot]) {
         for peer in &self.peers {
             let now = known.iter().find(|now| now.name == peer.name);
             let now = now.filter(|now| now.session.state == State::Established);

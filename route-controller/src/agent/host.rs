@@ -1,4 +1,4 @@
-//! How the running agent follows its host: addresses, MTU, the uplink, kernel settings, its own run directory.
+//! Follows changes of the host: addresses, MTU, the uplink, kernel settings, its own run directory.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use tokio::time::Instant;
 use super::{Agent, AgentError, CommandError, Node, fib_config, wants_ipv6};
 use crate::fib::Fib;
 use crate::fib::task::ToFib;
-use crate::host::{Host, Wish};
+use crate::host::{Host, HostChoice};
 use crate::{clock, sysctl, whole_file};
 
 /// What belongs together on a host changes within this time.
 const SETTLE: Duration = Duration::from_millis(150);
 /// Kernel settings are looked at this often.
-pub(super) const SETTINGS_LOOKED_AT: Duration = Duration::from_millis(500);
+pub(super) const SETTINGS_INTERVAL: Duration = Duration::from_millis(500);
 /// Where a derived identifier is kept, in the run directory.
 const ROUTER_ID: &str = "router-id";
 
@@ -69,10 +69,10 @@ impl Agent {
     /// What a configuration and the host come to now. The identifier stays as long as the agent runs.
     pub(super) async fn host_for(&self, config: &Config) -> Result<Host, CommandError> {
         let running = self.node.host.router_id;
-        let wish = Wish::of(config, Some(running));
+        let choice = HostChoice::of(config, Some(running));
         let (reply, answer) = oneshot::channel();
         let query = Box::new(move |fib: &Fib| {
-            let _ = reply.send(wish.find_out(&fib.mirror)); // whoever asked may have gone
+            let _ = reply.send(choice.find_out(&fib.mirror)); // whoever asked may have gone
         });
         self.to_fib(ToFib::Query(query)).await;
         let found = answer.await.map_err(|_| CommandError::FibStopped)?;
@@ -86,7 +86,7 @@ impl Agent {
     }
 
     /// Addresses, MTU or the uplink changed.
-    pub(super) async fn look_at_host(&mut self) -> Result<(), AgentError> {
+    pub(super) async fn check_host(&mut self) -> Result<(), AgentError> {
         self.node.look_at = None;
         let before = self.node.next_router_id.get();
         let looked = self.host_for(&self.config).await;
@@ -111,10 +111,10 @@ impl Agent {
     }
 
     /// Somebody deleted the run directory: it is made again, with all that the agent keeps in it.
-    pub(super) fn look_at_run_dir(&mut self) {
+    pub(super) fn check_run_dir(&mut self) {
         let run_dir = self.node.run_dir.clone();
         if run_dir.join("podroute.sock").exists() && run_dir.join("agent.lock").exists() {
-            return self.look_at_node_file();
+            return self.check_node_file();
         }
         tracing::warn!(event = "run_dir_restored", path = %run_dir.display(), "another program deleted files of the run directory; they are recreated");
         let again = super::lock::lock(&run_dir).map(|lock| self.node.lock = lock);
@@ -123,7 +123,7 @@ impl Agent {
         if let Err(error) = again {
             tracing::error!(event = "run_dir_failed", %error, "cannot recreate the run directory; trying again");
         }
-        if Wish::of(&self.config, None).keeps_router_id() {
+        if HostChoice::of(&self.config, None).keeps_router_id() {
             keep_router_id(&run_dir, self.node.host.router_id);
         }
         if let Err(error) = self.drain.write(&run_dir) {
@@ -133,7 +133,7 @@ impl Agent {
     }
 
     /// Without it no pod can be added.
-    fn look_at_node_file(&mut self) {
+    fn check_node_file(&mut self) {
         let file = self.node.run_dir.join("node.json");
         let was_written = self.node.no_node_file.is_none();
         if file.exists() && was_written {
@@ -146,7 +146,7 @@ impl Agent {
     }
 
     /// Kernel settings that others may change: forwarding is set again, a strict reverse path filter is reported.
-    pub(super) fn look_at_settings(&mut self) {
+    pub(super) fn check_settings(&mut self) {
         let mut troubles = Vec::new();
         if self.config.fib.install {
             for change in sysctl::forwarding(&self.node.proc_sys, wants_ipv6(&self.config)) {

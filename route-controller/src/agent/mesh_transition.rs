@@ -142,7 +142,7 @@ impl Agent {
     }
 
     /// Looks whether retiring sessions may go; called every second.
-    pub(super) async fn look_at_retiring(&mut self) -> Result<(), AgentError> {
+    pub(super) async fn check_retiring(&mut self) -> Result<(), AgentError> {
         let this_moment = now();
         if self.mesh.reflecting.expire(this_moment) | self.mesh.trusting.expire(this_moment) {
             self.put_peers().await?;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bgp_proto::engine::OriginateRule;
 use bgp_proto::policy::Source;
 use bgp_proto::types::Prefix;
+use bgp_proto::wire::KernelRoute;
 use podroute_config::KernelRoutes;
 use tokio::sync::oneshot;
 
@@ -30,6 +31,7 @@ impl Agent {
                     prefix,
                     source: Source::Kernel,
                     aggregate: None,
+                    kernel: KernelRoute::default(),
                     when: wanted.when,
                     communities: wanted.communities.clone(),
                 });
@@ -56,7 +58,7 @@ impl Agent {
     }
 
     /// Others' routes in the kernel may have changed.
-    pub(super) async fn look_at_kernel_routes(&mut self) {
+    pub(super) async fn check_kernel_routes(&mut self) {
         if self.config.kernel_routes.is_empty() {
             return;
         }

@@ -1,4 +1,4 @@
-//! The agent's peers: from the configuration to the speaker, the difference only; and what hangs on them.
+//! Peers of the configuration are added to, changed in and removed from the speaker; keys and warnings of peers.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ impl Agent {
         self.put_stations();
         self.note_clients();
         self.sessions.want(self.config.peers.iter());
-        self.look_at_sessions();
+        self.check_sessions();
         let waits = |peer: &&podroute_config::Peer| !matches!(peer.remote, Remote::Range { .. });
         let ranges: BTreeSet<String> = self
             .config
@@ -184,7 +184,7 @@ impl Agent {
     }
 
     /// Kubernetes replaces mounted secrets without a word. Sessions go on with the new key, as soon as the peer has it too.
-    pub(super) async fn look_at_secrets(&mut self) {
+    pub(super) async fn check_secrets(&mut self) {
         if self.read_secrets() {
             tracing::info!(event = "password_changed", "a password file changed");
             if let Err(error) = self.put_peers().await {

@@ -1,4 +1,4 @@
-//! What the CNI plugins get from the agent: facts of the node, and somebody who puts back what others take from pods.
+//! What the agent does for the CNI plugins: writes node.json, and starts the thread that restores pods' interfaces and routes.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! How the running agent changes: a file read again, or applied to a cluster update. The difference only.
+//! Reload: the difference between the running and the new configuration is applied.
 
 use std::sync::atomic::Ordering;
 
@@ -21,10 +21,9 @@ impl Agent {
     /// Applies what changed in the file. What cannot change while the agent runs stays as it was until its next start.
     pub(super) async fn reload(&mut self) -> Result<String, CommandError> {
         let outcome = self.take_file().await;
-        self.reports
-            .health
-            .refused
-            .store(outcome.is_err(), Ordering::Relaxed);
+        let health = &self.reports.health;
+        health.refused.store(outcome.is_err(), Ordering::Relaxed);
+        health.measured.config.note(outcome.is_ok());
         match &outcome {
             Ok(Applied { text, .. }) => {
                 tracing::info!(event = "reloaded", "{text}");
@@ -39,7 +38,7 @@ impl Agent {
     }
 
     /// Kubernetes swaps a mounted file without a word.
-    pub(super) async fn look_at_file(&mut self) {
+    pub(super) async fn check_file(&mut self) {
         if self.file.mounted.has_changed() {
             tracing::info!(event = "config_changed", "the mounted configuration changed");
             let _ = self.reload().await; // logged
@@ -47,7 +46,7 @@ impl Agent {
     }
 
     /// What the lists of policies hold may have changed.
-    pub(super) async fn look_at_lists(&mut self) {
+    pub(super) async fn check_lists(&mut self) {
         if self.file.lists.look_again() {
             tracing::info!(event = "list_file_changed", "a file of a list changed");
             let _ = self.reload().await; // logged
@@ -115,6 +114,7 @@ impl Agent {
         self.put_peers().await?;
         self.listen();
         self.serve_metrics();
+        self.serve_glass();
         self.reports.list.look(&self.config.cni);
         self.report_cluster();
         let later = match self.config.deferred.as_slice() {

@@ -1,4 +1,4 @@
-//! Who answers the operator's commands, and who serves metrics and probes.
+//! Starts and stops the control socket, the HTTP server of metrics and probes, and BGP listeners.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -7,18 +7,24 @@ use std::sync::Arc;
 use podroute_config::Rejected;
 
 use super::{Agent, AgentError};
+use crate::glass::{self, Glass};
 use crate::{metrics, server};
 
 impl Agent {
-    /// The socket of the operator's commands.
-    pub(super) fn start_server(&mut self) -> Result<(), AgentError> {
-        let server = server::Server {
+    /// What answers are made of.
+    pub(super) fn server(&self) -> server::Server {
+        server::Server {
             speaker: self.speaker.clone(),
             fib: self.fib.clone(),
             agent: self.reports.orders.clone(),
             network_policies: self.reports.network_policies.clone(),
             identity: (self.config.node.asn, self.node.host.router_id),
-        };
+        }
+    }
+
+    /// The socket of the operator's commands.
+    pub(super) fn start_server(&mut self) -> Result<(), AgentError> {
+        let server = self.server();
         let listener = server::listen(&self.node.run_dir).map_err(|source| AgentError::RunDir {
             path: self.node.run_dir.clone(),
             source,
@@ -41,7 +47,7 @@ impl Agent {
     }
 
     /// Whoever had the port may have gone.
-    pub(super) fn look_at_listeners(&mut self) {
+    pub(super) fn check_listeners(&mut self) {
         if self.node.not_listening.is_none() {
             return;
         }
@@ -52,9 +58,30 @@ impl Agent {
         }
     }
 
+    /// The looking glass where the file wants it, and nowhere else.
+    pub(super) fn serve_glass(&mut self) {
+        let wanted = self.config.web;
+        let served = self.reports.glass.as_ref().map(|(address, _)| *address);
+        if wanted == served {
+            return;
+        }
+        if let Some((_, server)) = self.reports.glass.take() {
+            server.abort();
+        }
+        let Some(address) = wanted else { return };
+        let glass = Glass::new(self.name(), self.server(), self.node.run_dir.clone());
+        let task = tokio::spawn(glass::serve(address, glass)).abort_handle();
+        self.reports.glass = Some((address, task));
+    }
+
     /// Metrics where the file wants them, and nowhere else.
     pub(super) fn serve_metrics(&mut self) {
-        let wanted: BTreeSet<SocketAddr> = self.config.metrics.iter().copied().collect();
+        let wanted: BTreeSet<SocketAddr> = self.config.metrics.sockets.iter().copied().collect();
+        let series = metrics::Series {
+            per_peer: self.config.metrics.per_peer,
+            of_mesh: self.peers.of_mesh.clone(),
+        };
+        self.reports.health.configure(series, &self.config.node.blocks);
         self.reports.metrics.retain(|addr, server| {
             let stays = wanted.contains(addr) && !server.is_finished();
             if !stays {
@@ -70,6 +97,7 @@ impl Agent {
                 agent: self.reports.orders.clone(),
                 watches: self.file.followed.watches.clone(),
                 network_policies: self.reports.network_policies.clone(),
+                run_dir: self.node.run_dir.clone(),
             };
             let start = || tokio::spawn(metrics::serve(addr, source)).abort_handle();
             self.reports.metrics.entry(addr).or_insert_with(start);

@@ -1,4 +1,4 @@
-//! Services: the agent's part in allocating their addresses, and what it says of them.
+//! Services: starts the allocator of their addresses, and `show services`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use podroute_services::Unannounced;
 use tokio::sync::oneshot;
 
 use super::Agent;
-use crate::cluster::{Allocator, Report, Wish};
+use crate::cluster::{Allocator, Candidacy, Report};
 use crate::status::{PoolStatus, ServiceAddressStatus, ServiceStatus, ServicesStatus};
 
 impl Agent {
@@ -18,12 +18,12 @@ impl Agent {
         self.count_services();
         let nodes = self.file.facts.cluster.as_ref().map(|known| &known.nodes);
         let name = self.name();
-        let wish = self.config.services.allocation.clone().zip(nodes);
-        let wish = wish.map(|(allocation, nodes)| Wish {
+        let candidacy = self.config.services.allocation.clone().zip(nodes);
+        let candidacy = candidacy.map(|(allocation, nodes)| Candidacy {
             allocation,
             rank: nodes.keys().position(|node| *node == name).unwrap_or(nodes.len()),
         });
-        if wish.is_none() && self.reports.allocator.is_none() {
+        if candidacy.is_none() && self.reports.allocator.is_none() {
             return;
         }
         let reports = Arc::clone(&self.reports.health.allocation);
@@ -31,7 +31,7 @@ impl Agent {
             .reports
             .allocator
             .get_or_insert_with(|| Allocator::start(&name, reports));
-        allocator.set(wish);
+        allocator.set(candidacy);
     }
 
     pub(super) fn show_services(&self, answer: oneshot::Sender<ServicesStatus>) {

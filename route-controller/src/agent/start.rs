@@ -20,9 +20,11 @@ use crate::bfd_watch::BfdWatch;
 use crate::cluster as kubernetes;
 use crate::cni_list::{self, Dirs};
 use crate::drain::Drain;
-use crate::fib::task::{FibTask, ROOM, ToFib};
+use crate::fib::task::{CAPACITY, FibTask, ToFib};
 use crate::fib::{Mirror, netlink};
-use crate::host::{Host, Wish};
+use crate::host::{Host, HostChoice};
+use crate::measured::Measured;
+use crate::metrics::Health;
 use crate::network_policy::NetworkPolicies;
 use crate::server::ToAgent;
 use crate::{clock, sysctl};
@@ -44,7 +46,9 @@ pub(crate) async fn run(
     if config.fib.install {
         set_forwarding(&config, proc_sys);
     }
-    let tasks = Tasks::start(&config, &host).await?;
+    let health = Health::default();
+    health.measured.config.note(true);
+    let tasks = Tasks::start(&config, &host, &health.measured).await?;
     let sessions = Sessions::read(&run_dir);
     let start = Start {
         restarting_until: sessions.is_restart().then(|| clock::now() + DEFERRAL),
@@ -75,7 +79,7 @@ pub(crate) async fn run(
         fib: tasks.fib,
         peers: Peers::default(),
         mesh: MeshTransition::default(),
-        reports: reports(cni, to_agent),
+        reports: reports(cni, to_agent, health),
         sweep_at: Some(Instant::from_std(clock::now() + DEFERRAL)),
     };
     let streams = Streams {
@@ -88,14 +92,16 @@ pub(crate) async fn run(
     agent.serve(streams).await
 }
 
-fn reports(cni: Option<Dirs>, orders: mpsc::Sender<ToAgent>) -> Reports {
+fn reports(cni: Option<Dirs>, orders: mpsc::Sender<ToAgent>, health: Health) -> Reports {
     Reports {
         events: None,
         allocator: None,
         condition: None,
-        health: Arc::default(),
+        health: Arc::new(health),
+        node_route: None,
+        glass: None,
         metrics: BTreeMap::new(),
-        list: cni_list::Keeper::new(cni),
+        list: cni_list::ListKeeper::new(cni),
         unsent: unsent::Unsent::default(),
         network_policies: NetworkPolicies::default(),
         orders,
@@ -109,9 +115,9 @@ async fn find_host(config: &Config, run_dir: &Path) -> Result<Host, AgentError> 
         .map_err(AgentError::Netlink)?;
     let mut mirror = Mirror::default();
     mirror.fill(reading);
-    let wish = Wish::of(config, host::kept_router_id(run_dir));
-    let host = wish.find_out(&mirror)?;
-    if wish.keeps_router_id() {
+    let choice = HostChoice::of(config, host::kept_router_id(run_dir));
+    let host = choice.find_out(&mirror)?;
+    if choice.keeps_router_id() {
         host::keep_router_id(run_dir, host.router_id);
     }
     Ok(host)
@@ -140,7 +146,7 @@ struct Tasks {
 }
 
 impl Tasks {
-    async fn start(config: &Config, host: &Host) -> Result<Self, AgentError> {
+    async fn start(config: &Config, host: &Host, measured: &Measured) -> Result<Self, AgentError> {
         let Started {
             handle: speaker,
             datapath,
@@ -152,10 +158,10 @@ impl Tasks {
                 ^ clock::now().elapsed().as_nanos() as u64
                 ^ u64::from(std::process::id()),
         })?;
-        let (fib, inbox) = mpsc::channel(ROOM);
+        let (fib, inbox) = mpsc::channel(CAPACITY);
         let (swept_tx, swept) = watch::channel(false);
         let (host_tx, host_changed) = watch::channel(());
-        let task = FibTask::new(
+        let mut task = FibTask::new(
             fib_config(config, host),
             inbox,
             datapath,
@@ -165,6 +171,7 @@ impl Tasks {
         )
         .await
         .map_err(AgentError::Netlink)?;
+        task.measure(measured.clone());
         let adopted = task.adopted();
         tokio::spawn(task.run());
         Ok(Self {

@@ -39,7 +39,7 @@ impl Unsent {
 
 impl Agent {
     /// Looks whether peers were sent the node's blocks.
-    pub(super) async fn look_at_unsent(&mut self) {
+    pub(super) async fn check_unsent(&mut self) {
         let blocks = &self.config.node.blocks;
         let blocks: FamilySet = blocks.iter().map(|block| block.family()).collect();
         let is_expected = self.sweep_at.is_none() && !self.drain.withdraw;

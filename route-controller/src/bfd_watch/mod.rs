@@ -19,7 +19,7 @@ use crate::status::BfdStatus;
 use paths::Paths;
 
 /// Commands under way.
-const ROOM: usize = 64;
+const CAPACITY: usize = 64;
 
 enum Command {
     Put(Vec<Watch>),
@@ -38,7 +38,7 @@ pub(crate) struct BfdWatch {
 impl BfdWatch {
     /// Starts the task; BFD itself starts with the first path to watch.
     pub(crate) fn start(speaker: SpeakerHandle, fib: mpsc::Sender<ToFib>) -> Self {
-        let (commands, inbox) = mpsc::channel(ROOM);
+        let (commands, inbox) = mpsc::channel(CAPACITY);
         let (states, changed) = (Arc::default(), Arc::default());
         let task = Task {
             paths: Paths::default(),
@@ -171,7 +171,8 @@ impl Task {
         let dead = self.paths.dead();
         if dead != self.dead {
             self.dead.clone_from(&dead);
-            if self.fib.send(ToFib::Dead(dead)).await.is_err() {
+            let since = crate::clock::now();
+            if self.fib.send(ToFib::Dead { dead, since }).await.is_err() {
                 tracing::error!(
                     event = "task_stopped",
                     task = "fib",

@@ -1,4 +1,4 @@
-//! The paths to peers and next hops that BFD watches: which sessions there are to be, and what their state means.
+//! BFD sessions of peers and next hops: which are wanted, and what their states mean.
 //!
 //! BFD's thread and its sockets are created when the first peer enables BFD. The state is looked at, not queued: a session
 //! that went down and came up again in between is seen by its count.

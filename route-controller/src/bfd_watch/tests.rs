@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::fib::FibConfig;
-use crate::fib::task::{FibTask, ROOM as FIB_ROOM};
+use crate::fib::task::{CAPACITY as FIB_CAPACITY, FibTask};
 
 #[path = "../../../bgp-speaker/tests/common/mod.rs"]
 mod common;
@@ -110,7 +110,7 @@ async fn start() -> NodeUnderTest {
         seed: 1,
     })
     .unwrap();
-    let (fib, inbox) = mpsc::channel(FIB_ROOM);
+    let (fib, inbox) = mpsc::channel(FIB_CAPACITY);
     let (swept_tx, swept) = watch::channel(false);
     let config = FibConfig {
         metric: 20,

@@ -1,36 +1,39 @@
-//! `podroute check`: is a configuration good, and what will a node make of it?
+//! `podroute check`: errors and warnings of a configuration, and what a node will run.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use podroute_config::{Config, NodeFacts, Problem};
+use podroute_config::{ClusterFacts, Config, NodeFacts, Problem};
 use serde_json::json;
 
+use super::router::{self, Comparison, RouterError};
 use super::{CliError, Form, RunDir, for_programs, read_input};
 use crate::count::count;
 use crate::{agent, cluster};
 
-/// What is asked.
+/// Arguments of the command.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Question {
-    /// The configuration, or a ConfigMap manifest with it; `-` is standard input.
+    /// Configuration file, or a ConfigMap manifest that contains it; `-` is standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Say what this node will run, and why.
+    /// Print what this node will run, and why.
     #[arg(long)]
     explain: bool,
-    /// Check as the node of this name would.
+    /// Check as the node of this name.
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
-    /// Check as a node with these labels would, beside those of node.labels.
+    /// Check as a node with these labels, in addition to node.labels.
     #[arg(long, value_name = "KEY=VALUE,…", value_delimiter = ',', value_parser = label)]
     labels: Vec<(String, String)>,
-    /// Where an agent of this node keeps what Kubernetes says, as the node's labels.
+    /// The agent's saved facts from Kubernetes, such as the node's labels, are there.
     #[command(flatten)]
     run_dir: RunDir,
-    /// A warning is an error.
+    /// Treat warnings as errors.
     #[arg(long)]
     strict: bool,
+    #[command(flatten)]
+    against: router::Against,
     /// Form of the output.
     #[arg(short, long, value_enum, default_value_t = Form::Table)]
     output: Form,
@@ -76,11 +79,18 @@ impl Line {
     }
 }
 
+/// A configuration without errors.
+struct Checked {
+    file: String,
+    text: String,
+    config: Config,
+}
+
 pub(super) fn check(question: &Question) -> Result<(), CliError> {
     let (name, text) = read_input(&question.file)?;
     // Beside an agent: as that one sees its node.
     let known = cluster::cache::read(&question.run_dir.run_dir);
-    let mut facts = agent::own_facts(known);
+    let mut facts = agent::own_facts(known.clone());
     if let Some(name) = &question.node {
         facts.name = Some(name.clone());
     }
@@ -109,12 +119,31 @@ pub(super) fn check(question: &Question) -> Result<(), CliError> {
                 lines.extend(wrong_lists(&config).into_iter().map(|p| line(false, p)));
                 lines.extend(config.warnings.iter().cloned().map(|p| line(false, p)));
                 lines.extend(missing_files(&config).into_iter().map(|p| line(false, p)));
-                configs.push((file, config));
+                configs.push(Checked { file, text, config });
             }
             Err(errors) => lines.extend(errors.problems().iter().cloned().map(|p| line(true, p))),
         }
     }
-    answer(question, &lines, &configs)
+    let comparison = compare(question, &configs, known.as_ref())?;
+    answer(question, &lines, &configs, comparison.as_ref())
+}
+
+/// With `--against`: how the configuration agrees with the router's.
+fn compare(
+    question: &Question,
+    configs: &[Checked],
+    known: Option<&ClusterFacts>,
+) -> Result<Option<Comparison>, CliError> {
+    match configs {
+        _ if !question.against.is_asked() => Ok(None),
+        // Its errors are the answer.
+        [] => Ok(None),
+        [one] => {
+            let own = (one.file.as_str(), one.text.as_str());
+            Ok(Some(router::compare(&question.against, own, &one.config, known)?))
+        }
+        _ => Err(RouterError::SeveralConfigs.into()),
+    }
 }
 
 /// `--node` wins over the name in the file.
@@ -125,26 +154,38 @@ fn load(text: &str, facts: &NodeFacts, node: Option<&str>) -> Result<Config, pod
     }
 }
 
-fn answer(question: &Question, lines: &[Line], configs: &[(String, Config)]) -> Result<(), CliError> {
+fn answer(
+    question: &Question,
+    lines: &[Line],
+    configs: &[Checked],
+    comparison: Option<&Comparison>,
+) -> Result<(), CliError> {
     let errors = lines.iter().filter(|line| line.is_error).count();
-    let is_good = errors == 0 && (lines.is_empty() || !question.strict);
+    let agrees = comparison.is_none_or(|comparison| comparison.is_good(question.strict));
+    let is_good = errors == 0 && (lines.is_empty() || !question.strict) && agrees;
     if question.output != Form::Table {
         let problems: Vec<_> = lines.iter().map(Line::json).collect();
-        let value = json!({ "good": is_good, "problems": problems });
+        let mut value = json!({ "good": is_good, "problems": problems });
+        if let (Some(comparison), Some(value)) = (comparison, value.as_object_mut()) {
+            value.insert("router".to_owned(), comparison.json());
+        }
         println!("{}", for_programs(question.output, &value)?.trim_end());
-        return if is_good {
-            Ok(())
-        } else {
-            Err(CliError::Config(summary(errors, lines)))
+        return match is_good {
+            true => Ok(()),
+            false if !agrees => Err(CliError::Router(RouterError::Disagrees)),
+            false => Err(CliError::Config(summary(errors, lines))),
         };
     }
     for line in lines.iter().filter(|line| !line.is_error) {
         println!("{}", line.text());
     }
-    for (file, config) in configs {
+    if let Some(comparison) = comparison {
+        comparison.text().iter().for_each(|line| println!("{line}"));
+    }
+    for Checked { file, config, .. } in configs {
         if question.explain {
             print!("{}", config.explain());
-        } else if is_good {
+        } else if is_good && comparison.is_none() {
             let (peers, blocks) = (config.peers.len(), config.node.blocks.len());
             let from_cluster = if config.from_kubernetes.any() {
                 "; blocks, nodes and Services come from Kubernetes: podroute show cluster"
@@ -166,6 +207,9 @@ fn answer(question: &Question, lines: &[Line], configs: &[(String, Config)]) -> 
         .filter(|line| line.is_error)
         .map(Line::text)
         .collect();
+    if !agrees && texts.is_empty() {
+        return Err(CliError::Router(RouterError::Disagrees));
+    }
     Err(CliError::Config(if texts.is_empty() {
         summary(errors, lines)
     } else {

@@ -1,4 +1,4 @@
-//! Asking the running agent over its socket.
+//! Requests to the running agent over its socket.
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::status::{Reply, Request};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why the agent did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ fn question(run_dir: &Path, request: &Request) -> Result<(Reply, BufReader<UnixS
         source,
     };
     let mut stream = UnixStream::connect(&path).map_err(fail)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(fail)?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(fail)?;
     let mut question = serde_json::to_vec(request).map_err(ClientError::Request)?;
     question.push(b'\n');
     stream.write_all(&question).map_err(fail)?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::client::ClientError;
 use super::policy::PolicyTestError;
+use super::router::RouterError;
 use crate::agent::AgentError;
 use crate::cni_list::{MissingPlugin, WriteError};
 use crate::count::count;
@@ -15,7 +16,11 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Agent(#[from] AgentError),
     #[error(transparent)]
+    Cluster(#[from] podroute_kubectl::Error),
+    #[error(transparent)]
     Client(#[from] ClientError),
+    #[error(transparent)]
+    Router(#[from] RouterError),
     #[error(transparent)]
     PolicyTest(#[from] PolicyTestError),
     #[error(transparent)]

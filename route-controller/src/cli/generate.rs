@@ -36,7 +36,7 @@ mod tests {
             "{}",
             page("podroute.1")
         );
-        assert!(page("podroute-show-peers.1").contains("Sessions"));
+        assert!(page("podroute-show-peers.1").contains("BGP sessions"));
     }
 
     #[test]

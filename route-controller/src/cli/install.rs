@@ -8,7 +8,7 @@ use std::path::Path;
 use podroute_config::Cni;
 
 use super::CliError;
-use crate::cni_list::{self, Dirs, LIST, Put, put};
+use crate::cni_list::{self, Dirs, FileOutcome, LIST, put};
 
 /// Beside this program.
 const PLUGINS: [&str; 2] = ["podroute-cni", "podroute-ipam"];
@@ -36,10 +36,10 @@ pub(super) fn install(dirs: &Dirs, cni: &Cni) -> Result<(), CliError> {
     Ok(())
 }
 
-fn say(dir: &Path, name: &str, put: &Put) {
+fn say(dir: &Path, name: &str, put: &FileOutcome) {
     let what = match put {
-        Put::AsItWas => "as it was",
-        Put::Written => "installed",
+        FileOutcome::Unchanged => "as it was",
+        FileOutcome::Written => "installed",
     };
     println!("{}: {what}", dir.join(name).display());
 }

@@ -1,20 +1,26 @@
-//! The operator's commands.
+//! The command line.
 
 mod check;
 mod client;
+mod cluster;
 mod diff;
 mod error;
+mod examples;
 mod generate;
 mod install;
 mod network_policy;
 mod pods;
 mod policy;
+mod router;
 mod services;
 mod show;
 
-use std::path::{Path, PathBuf};
+pub(crate) use pods::as_json as pods_as_json;
 
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use nix::sys::signal::{SigSet, Signal};
 
 use self::client::ClientError;
@@ -40,10 +46,15 @@ impl Cli {
     }
 }
 
+/// The command line with examples in each help.
+fn command() -> clap::Command {
+    examples::add(Cli::command())
+}
+
 /// Where container runtimes look for networks.
 const CONF_DIR: &str = "/etc/cni/net.d";
 
-/// Where container runtimes look for plugins.
+/// Default directory of CNI plugins.
 const BIN_DIR: &str = "/opt/cni/bin";
 
 /// Shared by the agent and the CNI plugin.
@@ -56,125 +67,136 @@ struct RunDir {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the agent until SIGTERM; SIGHUP reads the configuration again.
+    /// Run the agent until SIGTERM or SIGINT; SIGHUP reloads the configuration.
     Run {
-        /// The configuration.
+        /// Configuration file.
         #[arg(long, value_name = "FILE", default_value = "/etc/podroute/podroute.yaml")]
         config: PathBuf,
         #[command(flatten)]
         run_dir: RunDir,
-        /// Where the node's kernel settings can be written; a container has its node's /proc/sys/net mounted elsewhere.
+        /// Directory of writable kernel settings; in a container the node's /proc/sys/net is mounted elsewhere.
         #[arg(long, value_name = "DIR", default_value = sysctl::PROC_SYS)]
         proc_sys: PathBuf,
-        /// Keep the CNI configuration list in the runtime's directory of configurations as the section cni says.
+        /// Maintain the CNI configuration list in this directory, as the section cni says.
         #[arg(long, value_name = "DIR")]
         cni_conf_dir: Option<PathBuf>,
-        /// The runtime's directory of plugins.
+        /// Directory of CNI plugins.
         #[arg(long, default_value = BIN_DIR, value_name = "DIR")]
         cni_bin_dir: PathBuf,
     },
-    /// Check a configuration: every error at once, with line, column and remedy.
+    /// Check a configuration: all errors at once, with line, column and remedy.
     Check(check::Question),
+    /// Print the router's side of this node's sessions, in the router's language.
+    RouterConfig(router::RouterConfig),
     /// Print the configuration's JSON Schema, for editors.
     Schema,
-    /// Try policies without an agent.
+    /// Test policies without an agent.
     Policy {
         #[command(subcommand)]
         what: policy::PolicyCommand,
     },
-    /// Show what the running agent knows.
+    /// Show the state of the running agent.
     Show {
         #[command(subcommand)]
         what: Show,
     },
-    /// Change a peer of the running agent until its next start.
+    /// Change a peer of the running agent; lasts until the agent restarts.
     Peer {
         #[command(subcommand)]
         what: PeerCommand,
     },
-    /// Have the running agent read its configuration again and apply the difference.
+    /// Read the configuration again and apply what changed.
     Reload {
+        #[command(flatten)]
+        run_dir: RunDir,
+    },
+    /// Show the level of the running agent's log, or change it until its next start.
+    LogLevel {
+        /// error, warn, info, debug, trace, off; per module as warn,bgp_speaker=debug; default for that of the start.
+        level: Option<String>,
         #[command(flatten)]
         run_dir: RunDir,
     },
     /// Say what a configuration would change, before it does: sessions, prefixes advertised to peers, kernel routes.
     Diff {
-        /// The configuration that would take the place of the running one; `-` is standard input.
+        /// Configuration file to compare with the running one; `-` is standard input.
         #[arg(value_name = "FILE")]
         file: PathBuf,
         #[command(flatten)]
         output: Output,
     },
-    /// Prepare to take this node away: ask peers to prefer other paths (GRACEFUL_SHUTDOWN, RFC 8326), and after a while
-    /// withdraw what the node originates. Survives a restart of the agent.
+    /// Prepare the node for maintenance: ask peers to prefer other paths (GRACEFUL_SHUTDOWN, RFC 8326), then withdraw the
+    /// node's routes. Survives a restart of the agent.
     Drain {
-        /// How long other paths have to take over before the withdrawal, in seconds.
+        /// Seconds between GRACEFUL_SHUTDOWN and the withdrawal.
         #[arg(long, default_value_t = 10)]
         wait: u64,
-        /// Leave it at the community: withdraw nothing.
+        /// Send GRACEFUL_SHUTDOWN only; withdraw nothing.
         #[arg(long)]
         no_withdraw: bool,
         #[command(flatten)]
         run_dir: RunDir,
     },
-    /// Take a drain back.
+    /// End a drain: advertise the node's routes as before.
     Undrain {
         #[command(flatten)]
         run_dir: RunDir,
     },
-    /// Write the whole RIB to a file in MRT form (RFC 6396, TABLE_DUMP_V2), for bgpdump and the like.
+    /// Write the RIB to a file in MRT format (RFC 6396, TABLE_DUMP_V2), for bgpdump and similar tools.
     Dump {
-        /// The file; `-` is standard output.
+        /// Output file; `-` is standard output.
         file: PathBuf,
         #[command(flatten)]
         run_dir: RunDir,
     },
-    /// Put the CNI plugins and their configuration where the container runtime looks; for an init container.
+    /// Install the CNI plugins and their configuration list for the container runtime; for an init container.
     InstallCni {
-        /// The configuration, for its section cni; without a file there the list is the plain one.
+        /// Configuration file with a section cni; if it does not exist, the list has the defaults.
         #[arg(long, value_name = "FILE", default_value = "/etc/podroute/podroute.yaml")]
         config: PathBuf,
-        /// The runtime's directory of plugins.
+        /// Directory of CNI plugins.
         #[arg(long, default_value = BIN_DIR, value_name = "DIR")]
         bin_dir: PathBuf,
-        /// The runtime's directory of configurations.
+        /// Directory of CNI configurations.
         #[arg(long, default_value = CONF_DIR, value_name = "DIR")]
         conf_dir: PathBuf,
     },
+    /// Questions to the agents of all nodes, through the API server and with the rights of the kubeconfig; the same as
+    /// `kubectl podroute`.
+    Cluster(podroute_kubectl::ClusterArgs),
     /// Kubernetes' network policies on this node.
     NetworkPolicy {
         #[command(subcommand)]
         what: network_policy::NetworkPolicyCommand,
     },
-    /// Look after the pods' addresses; works while the agent is down.
+    /// Check the pods' addresses; works without a running agent.
     Ipam {
         #[command(subcommand)]
         what: Ipam,
     },
-    /// Write the completion script of a shell to standard output: `podroute completions bash > /etc/bash_completion.d/podroute`.
+    /// Print the completion script of a shell: `podroute completions bash > /etc/bash_completion.d/podroute`.
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Write man pages, one for each command.
+    /// Write a man page for each command.
     Man {
-        /// The directory, which is made where it is missing.
+        /// Output directory; created if it does not exist.
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
-    /// Take podroute off a node: its kernel routes (protocol 245), the pods' interfaces with their routes
-    /// (protocol 246), addresses, nftables table, and the runtime's list. Living pods lose their network; nothing else
-    /// is touched.
+    /// Remove podroute from the node: its kernel routes (protocol 245), the pods' interfaces and routes (protocol 246),
+    /// addresses, nftables tables and the CNI configuration list. Running pods lose their network; nothing else is changed.
     Cleanup {
         #[command(flatten)]
         state: pods::StateDir,
-        /// The runtime's directory of configurations.
+        /// Directory of CNI configurations.
         #[arg(long, default_value = CONF_DIR, value_name = "DIR")]
         conf_dir: PathBuf,
-        /// Although an agent runs, which puts its routes back.
+        /// Also while an agent runs, which restores its routes.
         #[arg(long)]
         force: bool,
-        /// When all is removed, stay until SIGTERM: for a DaemonSet, whose containers must not end.
+        /// Wait for SIGTERM afterwards: for a DaemonSet, whose containers must not exit.
         #[arg(long)]
         stay: bool,
     },
@@ -182,42 +204,42 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Show {
-    /// Sessions.
+    /// BGP sessions.
     Peers(Output),
-    /// One session in full.
+    /// One BGP session in detail.
     Peer {
-        /// Its name.
+        /// Name of the peer.
         name: String,
         #[command(flatten)]
         output: Output,
     },
-    /// Routes with all their paths, and why a path is not used.
+    /// Routes with all paths, and why a path is not used.
     Routes {
-        /// Only inside this prefix.
+        /// Only routes inside this prefix.
         prefix: Option<String>,
         #[command(flatten)]
         output: Output,
     },
     /// Policies in use, and how many routes each rule matches now.
     Policies(Output),
-    /// Kernel routes.
+    /// Kernel routes of podroute.
     Fib(Output),
-    /// This node's blocks.
+    /// Pod blocks of this node.
     Blocks(Output),
-    /// Paths to peers that BFD watches.
+    /// BFD sessions.
     Bfd(Output),
-    /// What Kubernetes says, and what of it is not taken; whether the node is drained, and why it is not ready.
+    /// Facts from Kubernetes, used and rejected; whether the node is drained, and why it is not ready.
     Cluster(Output),
-    /// Services: their addresses and pools, and why this node announces an address or not.
+    /// Services: addresses, pools, and why this node announces an address or does not.
     Services {
-        /// Only this one: its name, or namespace/name.
+        /// Only this Service: NAME or NAMESPACE/NAME.
         name: Option<String>,
         #[command(flatten)]
         output: Output,
     },
-    /// Pods with an address of this node; works while the agent is down.
+    /// Pods with an address of this node; works without a running agent.
     Pods {
-        /// Form of the output.
+        /// Output format.
         #[arg(short, long, value_enum, default_value_t = Form::Table)]
         output: Form,
         #[command(flatten)]
@@ -227,9 +249,9 @@ enum Show {
 
 #[derive(Debug, Subcommand)]
 enum Ipam {
-    /// Find what does not fit together among addresses, records, interfaces and living pods.
+    /// Compare addresses, records, interfaces and running pods, and report inconsistencies.
     Check {
-        /// Repair what can be repaired without harm to a living pod.
+        /// Repair what can be repaired without interrupting a running pod.
         #[arg(long)]
         fix: bool,
         #[command(flatten)]
@@ -239,9 +261,9 @@ enum Ipam {
 
 #[derive(Debug, Subcommand)]
 enum PeerCommand {
-    /// Keep the session down (Cease, Administrative Shutdown).
+    /// Shut the session down (Cease, Administrative Shutdown).
     Disable {
-        /// The peer.
+        /// Name of the peer.
         name: String,
         /// Text for the peer's operator, at most 255 octets (RFC 9003).
         #[arg(long, default_value = "")]
@@ -249,18 +271,18 @@ enum PeerCommand {
         #[command(flatten)]
         run_dir: RunDir,
     },
-    /// Let the session come up again.
+    /// Allow the session again.
     Enable {
-        /// The peer.
+        /// Name of the peer.
         name: String,
         #[command(flatten)]
         run_dir: RunDir,
     },
-    /// Reset the session, or only refresh one direction of it.
+    /// Reset the session, or refresh one direction.
     Clear {
-        /// The peer.
+        /// Name of the peer.
         name: String,
-        /// Do not reset: `in` asks the peer for its routes, `out` advertises the own routes again.
+        /// Refresh without a reset: `in` requests the peer's routes, `out` advertises all routes again.
         #[arg(long)]
         soft: Option<Direction>,
         #[command(flatten)]
@@ -268,10 +290,10 @@ enum PeerCommand {
     },
 }
 
-/// How to print.
+/// Output options.
 #[derive(Clone, Debug, clap::Args)]
 struct Output {
-    /// Form of the output.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t = Form::Table)]
     output: Form,
     #[command(flatten)]
@@ -280,17 +302,29 @@ struct Output {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Form {
-    /// For people.
+    /// For people; may change.
     Table,
-    /// For programs.
+    /// For programs; stable.
     Json,
-    /// For both.
+    /// For programs and people; stable.
     Yaml,
 }
 
+/// The command line. Called as `kubectl-podroute`, which is how kubectl runs a plugin, its commands are those of `cluster`.
+pub(crate) fn parse() -> Cli {
+    let mut args = std::env::args_os();
+    match args.next() {
+        Some(program) if podroute_kubectl::is_plugin_name(&program) => Cli {
+            command: Command::Cluster(cluster::parse_plugin(args)),
+        },
+        _ => Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit()),
+    }
+}
+
 /// Runs a command; the error is for standard error.
-pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
-    match cli.command {
+pub(crate) fn run(cli: Cli) -> Result<ExitCode, CliError> {
+    let done = match cli.command {
+        Command::Cluster(args) => return cluster::run(&args),
         Command::Run {
             config,
             run_dir,
@@ -305,6 +339,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
             Ok(block_on(agent::run(config, run_dir.run_dir, &proc_sys, cni))?)
         }
         Command::Check(question) => check::check(&question),
+        Command::RouterConfig(asked) => router::router_config(&asked),
         Command::Schema => {
             let schema = podroute_config::json_schema();
             println!("{}", for_programs(Form::Json, &schema)?);
@@ -314,6 +349,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
         Command::Show { what } => show(what),
         Command::Peer { what } => peer(what),
         Command::NetworkPolicy { what } => network_policy::run(what),
+        Command::LogLevel { level, run_dir } => order(&run_dir.run_dir, &Request::LogLevel { level }),
         Command::Reload { run_dir } => order(&run_dir.run_dir, &Request::Reload),
         Command::Diff { file, output } => difference(&file, &output),
         Command::Drain {
@@ -335,10 +371,10 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
             what: Ipam::Check { fix, state },
         } => pods::check(&state, fix),
         Command::Completions { shell } => {
-            generate::completions(shell, Cli::command()).map_err(CliError::Completions)
+            generate::completions(shell, command()).map_err(CliError::Completions)
         }
         Command::Man { directory } => {
-            generate::man_pages(&directory, Cli::command()).map_err(|source| CliError::ManPages {
+            generate::man_pages(&directory, command()).map_err(|source| CliError::ManPages {
                 dir: directory,
                 source,
             })
@@ -362,7 +398,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
                 Ok(())
             }
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn install_cni(config: &Path, bin: PathBuf, conf: PathBuf) -> Result<(), CliError> {
@@ -474,7 +511,7 @@ fn read_input(file: &Path) -> Result<(String, String), CliError> {
     let (name, text) = if file == Path::new("-") {
         (
             "standard input".to_owned(),
-            std::io::read_to_string(std::io::stdin().lock()),
+            read_document(std::io::stdin().lock()),
         )
     } else {
         (file.display().to_string(), std::fs::read_to_string(file))
@@ -482,6 +519,23 @@ fn read_input(file: &Path) -> Result<(String, String), CliError> {
     match text {
         Ok(text) => Ok((name, text)),
         Err(source) => Err(CliError::File { name, source }),
+    }
+}
+
+/// A YAML document up to its end marker (a line `...`), or all there is. Whoever cannot close standard input, as `kubectl exec -i` by
+/// WebSocket before its protocol v5, sends the marker.
+fn read_document(mut from: impl std::io::BufRead) -> std::io::Result<String> {
+    let mut text = String::new();
+    loop {
+        let start = text.len();
+        let length = from.read_line(&mut text)?;
+        let is_end = text.get(start..).is_some_and(|line| line.trim_end() == "...");
+        if is_end {
+            text.truncate(start);
+        }
+        if is_end || length == 0 {
+            return Ok(text);
+        }
     }
 }
 

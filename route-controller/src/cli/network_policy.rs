@@ -1,4 +1,4 @@
-//! `podroute network-policy`: which policies there are, why a packet passes or does not, what a policy would cut.
+//! `podroute network-policy`: policies, why a connection is allowed or not, and connections that a policy would end.
 
 use std::path::PathBuf;
 
@@ -11,22 +11,22 @@ use crate::status::{Reply, Request};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum NetworkPolicyCommand {
-    /// Policies of the cluster, with the pods of this node that they isolate, and what was dropped.
+    /// NetworkPolicies of the cluster, how many pods of this node each isolates, and dropped packets.
     Show(Output),
-    /// Why a connection passes or does not: policies that select each end, and the rule that allows it.
+    /// Explain why a connection is allowed or not: policies that select each end, and the rule that allows it.
     Explain {
-        /// Who begins: an address or NAMESPACE/POD.
+        /// Source: an address or NAMESPACE/POD.
         source: String,
-        /// Who is reached: an address or NAMESPACE/POD, behind a Service the pod.
+        /// Destination: an address or NAMESPACE/POD; behind a Service, the pod.
         destination: String,
-        /// The pod's port, as 80 or 53/udp.
+        /// Port of the destination pod, as 80 or 53/udp.
         port: String,
         #[command(flatten)]
         output: Output,
     },
-    /// Established connections of this node that the policies of a file would cut.
+    /// List established connections of this node that the policies in a file would end.
     Diff {
-        /// NetworkPolicies, as YAML.
+        /// File with NetworkPolicies, as YAML.
         #[arg(value_name = "FILE")]
         file: PathBuf,
         #[command(flatten)]

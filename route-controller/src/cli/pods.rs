@@ -2,7 +2,7 @@
 //! socket, so that all of it works while the agent is down.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cni_ipam::{AttachmentInfo, Examination, Finding, NetnsStatus};
 use serde::Serialize;
@@ -86,17 +86,31 @@ fn short(container: &str) -> String {
 /// Prints all attachments of this node.
 pub(super) fn show(state: &StateDir, form: Form) -> Result<(), CliError> {
     let path = state.path();
-    let now = std::time::SystemTime::UNIX_EPOCH
-        .elapsed()
-        .map_or(0, |since| since.as_secs());
-    let infos = cni_ipam::attachments(&path)?;
-    let pods: Vec<PodStatus> = infos.into_iter().map(|info| PodStatus::new(info, now)).collect();
     let output = match form {
-        Form::Table => table(&pods, &format!("no pod has an address, says {}", path.display())),
-        form => for_programs(form, &serde_json::json!({ "pods": pods }))?,
+        Form::Table => table(
+            &list(&path)?,
+            &format!("no pod has an address, says {}", path.display()),
+        ),
+        form => for_programs(form, &as_json(&path)?)?,
     };
     println!("{}", output.trim_end());
     Ok(())
+}
+
+/// The pods of a directory of the plugins' state, for programs.
+///
+/// # Errors
+/// The state cannot be read.
+pub(crate) fn as_json(state_dir: &Path) -> Result<serde_json::Value, cni_ipam::Error> {
+    Ok(serde_json::json!({ "pods": list(state_dir)? }))
+}
+
+fn list(state_dir: &Path) -> Result<Vec<PodStatus>, cni_ipam::Error> {
+    let now = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .map_or(0, |since| since.as_secs());
+    let infos = cni_ipam::attachments(state_dir)?;
+    Ok(infos.into_iter().map(|info| PodStatus::new(info, now)).collect())
 }
 
 fn table(pods: &[PodStatus], empty: &str) -> String {

@@ -1,4 +1,4 @@
-//! `podroute policy test`: what a peer's policy makes of routes, rule by rule, without an agent.
+//! `podroute policy test`: the outcome of a peer's policy for given routes, rule by rule, without an agent.
 
 mod cases;
 mod report;
@@ -19,7 +19,7 @@ use crate::agent;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum PolicyCommand {
-    /// Try routes on a policy: which rule matched, what changed, and what came of it.
+    /// Test routes against a peer's policy: which rules match, what changes, and the outcome.
     Test(Question),
 }
 
@@ -52,34 +52,34 @@ pub(crate) enum PolicyTestError {
     CasesFail { failed: Vec<String>, all: usize },
 }
 
-/// What is asked.
+/// Arguments of the command.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Question {
-    /// The configuration.
+    /// Configuration file.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The peer whose policy is tried.
+    /// Name of the peer whose policy is tested.
     #[arg(long, value_name = "PEER", required_unless_present = "cases")]
     peer: Option<String>,
-    /// Routes that come from the peer.
+    /// Test the import policy: routes received from the peer.
     #[arg(long, conflicts_with_all = ["export", "cases"], required_unless_present_any = ["export", "cases"])]
     import: bool,
-    /// Routes that go to the peer.
+    /// Test the export policy: routes advertised to the peer.
     #[arg(long, conflicts_with = "cases")]
     export: bool,
-    /// A file of cases with the outcomes that are expected; the exit code says whether all are met.
+    /// File of cases with expected outcomes; the exit status is 1 unless all match.
     #[arg(long, value_name = "FILE", conflicts_with = "routes")]
     cases: Option<PathBuf>,
-    /// Check as the node of this name would.
+    /// Test as the node of this name.
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
-    /// A prefix, and what the route has: '10.1.0.0/16 asPath=65001,65009 communities=64512:1,no-export med=10'. Also
+    /// Prefix and attributes: '10.1.0.0/16 asPath=65001,65009 communities=64512:1,no-export med=10'. Also
     /// largeCommunities, extCommunities, localPreference, origin, nextHop; in exports source=podBlock or from=PEER.
     #[arg(value_name = "ROUTE", required_unless_present = "cases")]
     routes: Vec<String>,
 }
 
-/// Which way a route goes.
+/// Direction of a route.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Direction {

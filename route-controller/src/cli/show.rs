@@ -1,4 +1,4 @@
-//! Answers as tables for people.
+//! Answers of the agent as tables.
 
 use comfy_table::{ContentArrangement, Table, presets};
 
@@ -220,7 +220,7 @@ fn peer_in_full(peer: &PeerStatus) -> String {
     let lines = [
         ("peer", peer.name.clone()),
         ("address", format!("{} port {}", address(peer), peer.port)),
-        ("AS", format!("{} (ours {})", asn(peer), peer.local_asn)),
+        ("AS", format!("{} (local {})", asn(peer), peer.local_asn)),
         (
             "state",
             format!(

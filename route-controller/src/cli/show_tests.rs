@@ -103,7 +103,7 @@ fn a_peer_in_full_has_every_line() {
     let text = peers_in_full(&Reply::Peers(vec![peer]));
     for line in [
         "peer  tor-a",
-        "AS  65001 (ours 64512)",
+        "AS  65001 (local 64512)",
         "signed  TCP MD5, the peer has the second key",
         "memory  3 KiB of at most 65536 (maxMemory)",
         "received  12 / 3 prefixes (v4 / v6), 0 messages",

@@ -4,12 +4,12 @@ use kube::Client;
 
 /// A client that is created when it is needed.
 #[derive(Default)]
-pub(super) struct LazyClient(Option<Client>);
+pub(crate) struct LazyClient(Option<Client>);
 
 impl LazyClient {
     /// Runs one request. After a failure the next request begins with a new client: credentials or the server's address may
     /// have changed.
-    pub(super) async fn run<T, F>(&mut self, request: impl FnOnce(Client) -> F) -> kube::Result<T>
+    pub(crate) async fn run<T, F>(&mut self, request: impl FnOnce(Client) -> F) -> kube::Result<T>
     where
         F: Future<Output = kube::Result<T>>,
     {

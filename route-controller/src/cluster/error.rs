@@ -4,7 +4,7 @@ use kube::core::Status;
 use kube::runtime::watcher;
 
 /// The API server's own words; a remedy where a right is missing.
-pub(super) fn in_words(error: &kube::Error) -> String {
+pub(crate) fn in_words(error: &kube::Error) -> String {
     with_remedy(match error {
         kube::Error::Api(status) => of_status(status),
         other => with_causes(other),

@@ -1,4 +1,4 @@
-//! Make before break for Services: who gives an address away announces it for a moment longer.
+//! Make before break for Services: a node that loses an address announces it until another node does.
 //!
 //! Both nodes learn of a new endpoint at about the same time. Were the address withdrawn here at once, a router could receive
 //! that before the announcement of the new node, and have no route in between. So a Service whose endpoint here is going away but

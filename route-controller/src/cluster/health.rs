@@ -50,6 +50,8 @@ pub(crate) struct Watch {
     pub(crate) answers: bool,
     /// Since when that is so, or is not.
     pub(crate) since: Option<Instant>,
+    /// When the API server last sent something.
+    pub(crate) heard: Option<Instant>,
     /// Requests and streams that failed.
     pub(crate) failures: u64,
     pub(crate) last_error: Option<String>,
@@ -96,6 +98,7 @@ impl Watches {
     pub(super) fn succeeded(&self, resource: &'static str, now: Instant) -> Change {
         let mut all = self.lock();
         let watch = all.entry(resource).or_default();
+        watch.heard = Some(now);
         if std::mem::replace(&mut watch.answers, true) {
             return Change::None;
         }

@@ -89,16 +89,16 @@ impl Endpoints {
     }
 
     /// The last one that answers counts until another is ready, or it is gone.
-    fn answer_here(self) -> bool {
+    fn should_announce(self) -> bool {
         self.ready_here || (self.serving_here && !self.ready_elsewhere)
     }
 
     fn answer_anywhere(self) -> bool {
-        self.ready_elsewhere || self.answer_here() || self.serving_elsewhere
+        self.ready_elsewhere || self.should_announce() || self.serving_elsewhere
     }
 
-    fn leave_here(self) -> bool {
-        self.serving_here && !self.answer_here()
+    fn is_handing_over(self) -> bool {
+        self.serving_here && !self.should_announce()
     }
 }
 
@@ -166,7 +166,7 @@ impl Index {
             let Some(service) = services.get_mut(name) else {
                 continue;
             };
-            if endpoints.answer_here() {
+            if endpoints.should_announce() {
                 service.endpoint_here.insert(family);
             }
             if endpoints.answer_anywhere() {
@@ -179,7 +179,7 @@ impl Index {
     /// Services that others take over: an endpoint of this node is going away, still answers, and another node's is ready.
     pub(super) fn leaving(&self) -> BTreeSet<OfFamily> {
         let all = self.endpoints().into_iter();
-        all.filter(|(_, endpoints)| endpoints.leave_here())
+        all.filter(|(_, endpoints)| endpoints.is_handing_over())
             .map(|((name, family), _)| (name.to_owned(), family))
             .collect()
     }

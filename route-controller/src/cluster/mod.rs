@@ -1,4 +1,4 @@
-//! What Kubernetes says, as far as this node wants to know.
+//! Follows the objects of Kubernetes that this node needs, and writes its condition, Events and Service addresses.
 //!
 //! | module | does |
 //! |---|---|
@@ -26,8 +26,10 @@ mod index;
 mod throttle;
 mod watch;
 
-pub(crate) use allocation::{Allocator, Report, Reports, Wish};
+pub(crate) use allocation::{Allocator, Candidacy, Report, Reports};
+pub(crate) use client::LazyClient;
 pub(crate) use condition::{Condition, Network};
+pub(crate) use error::in_words;
 pub(crate) use events::{About, Events, NewEvent};
 pub(crate) use health::{Watch, Watches};
 pub(crate) use throttle::Throttle;

@@ -1,5 +1,5 @@
-//! Work that follows from changes and has to consider everything: after work that took long the next waits, and changes that come
-//! meanwhile are handled together. Pure: time comes in.
+//! Limits work that every change causes: the pause after it grows with its duration, and changes in the pause are handled together.
+//! Pure: time is an argument.
 
 use std::time::Duration;
 

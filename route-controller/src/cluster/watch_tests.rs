@@ -209,7 +209,7 @@ async fn an_object_that_trickles_in_counts_when_it_is_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn history_that_is_gone_is_listed_anew() {
+async fn history_that_is_gone_is_listed_again() {
     let api = api();
     let mut facts = api.follow();
     blocks(&mut facts, &[A]).await;

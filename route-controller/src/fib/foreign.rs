@@ -38,7 +38,7 @@ pub(crate) struct ForeignRoute {
     /// The nexthop object that it refers to.
     pub(crate) object: Option<u32>,
     /// Blackhole, unreachable and the like: packets go no further.
-    pub(crate) ends: bool,
+    pub(crate) discards: bool,
 }
 
 impl ForeignRoute {

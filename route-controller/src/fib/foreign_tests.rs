@@ -24,7 +24,7 @@ fn route(protocol: u8, hops: &[NextHop]) -> ForeignRoute {
         hops: hops.to_vec(),
         source: None,
         object: None,
-        ends: false,
+        discards: false,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which learned prefixes never go into the kernel, whatever an import policy says: those that would take traffic from the host
 //! itself.
 //!
-//! A longer prefix wins over a connected route, so any router could draw the traffic of a neighbour on the link, of a next
+//! A longer prefix wins over a connected route, so any router could draw the traffic of a neighbor on the link, of a next
 //! hop, or of the pods' gateway.
 
 use std::collections::BTreeSet;
@@ -295,7 +295,7 @@ mod tests {
             }],
             source: None,
             object: None,
-            ends: false,
+            discards: false,
         }
     }
 }

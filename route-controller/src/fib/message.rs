@@ -193,7 +193,7 @@ pub(crate) fn read_route(message: &RouteMessage, table: u32) -> Option<ReadRoute
                 hops: next_hops.iter().map(|next_hop| next_hop.hop).collect(),
                 source: facts.source,
                 object: facts.group,
-                ends: message.header.kind != RouteType::Unicast,
+                discards: message.header.kind != RouteType::Unicast,
             },
         ));
     }

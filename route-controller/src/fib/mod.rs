@@ -1,4 +1,4 @@
-//! The kernel's routes: what should be there, what is, and the difference.
+//! Kernel routes: desired, present, and the difference.
 //!
 //! [`Fib`] is pure: it takes what the speaker wants ([`Fib::routes`]), which next hops are watched, and what
 //! the kernel says ([`Mirror`], [`Delta`]); it gives changes for `netlink` and news for the speaker. Only
@@ -102,18 +102,18 @@ pub(crate) struct Fib {
     /// Own blocks.
     blocks: BTreeSet<Prefix>,
     /// These, and aggregates of Services: free addresses end here.
-    ends: BTreeSet<Prefix>,
+    unreachable_prefixes: BTreeSet<Prefix>,
     /// Next hops that the speaker wants to know about, and what was reported to it.
     watched: BTreeMap<IpAddr, Option<Reach>>,
     /// What next hops in use resolve to.
     resolved: FxHashMap<IpAddr, Resolved>,
     sets: Sets,
     /// How many sets have a next hop.
-    users: FxHashMap<IpAddr, usize>,
+    next_hop_refs: FxHashMap<IpAddr, usize>,
     moves: Moves,
     /// Sets that lead nowhere since BFD lost a path, a moment ago: their routes stay as they are until the speaker had its say, because most
     /// are about to lead elsewhere.
-    stranded: FxHashSet<SetId>,
+    sets_awaiting_reroute: FxHashSet<SetId>,
     pub(crate) objects: Objects,
     /// Learned prefixes that are not installed, by the rule that keeps them out.
     refused: BTreeSet<Prefix>,
@@ -129,13 +129,13 @@ impl Fib {
             learned: FxHashMap::default(),
             options: Options::default(),
             blocks: BTreeSet::new(),
-            ends: BTreeSet::new(),
+            unreachable_prefixes: BTreeSet::new(),
             watched: BTreeMap::new(),
             resolved: FxHashMap::default(),
             sets: Sets::default(),
-            users: FxHashMap::default(),
+            next_hop_refs: FxHashMap::default(),
             moves: Moves::default(),
-            stranded: FxHashSet::default(),
+            sets_awaiting_reroute: FxHashSet::default(),
             objects: Objects::default(),
             refused: BTreeSet::new(),
             guard: Guard::default(),
@@ -227,12 +227,16 @@ impl Fib {
         aggregates: impl IntoIterator<Item = Prefix>,
     ) {
         let blocks: BTreeSet<Prefix> = blocks.into_iter().collect();
-        let ends: BTreeSet<Prefix> = blocks.iter().copied().chain(aggregates).collect();
-        let gone: Vec<Prefix> = self.ends.difference(&ends).copied().collect();
+        let unreachable: BTreeSet<Prefix> = blocks.iter().copied().chain(aggregates).collect();
+        let gone: Vec<Prefix> = self
+            .unreachable_prefixes
+            .difference(&unreachable)
+            .copied()
+            .collect();
         self.want_blocks(&gone, false);
-        (self.blocks, self.ends) = (blocks, ends);
+        (self.blocks, self.unreachable_prefixes) = (blocks, unreachable);
         self.want_blocks(
-            &self.ends.iter().copied().collect::<Vec<_>>(),
+            &self.unreachable_prefixes.iter().copied().collect::<Vec<_>>(),
             self.config.install,
         );
         for prefix in self.learned.keys().copied().collect::<Vec<_>>() {
@@ -242,7 +246,11 @@ impl Fib {
 
     /// Whether every own block has its unreachable route.
     pub(crate) fn blocks_ready(&self) -> bool {
-        !self.config.install || self.ends.iter().all(|block| self.is_block_ready(*block))
+        !self.config.install
+            || self
+                .unreachable_prefixes
+                .iter()
+                .all(|block| self.is_block_ready(*block))
     }
 
     /// Own blocks, and whether their unreachable routes are in.
@@ -266,22 +274,22 @@ impl Fib {
 
     /// Whether routes are held that [`Fib::flush_held`] writes.
     pub(crate) fn is_holding(&self) -> bool {
-        !self.moves.prefixes.is_empty() || !self.stranded.is_empty()
+        !self.moves.prefixes.is_empty() || !self.sets_awaiting_reroute.is_empty()
     }
 
     /// Nothing is held any more: what moved is written, and what still leads nowhere goes.
     pub(crate) fn flush_held(&mut self) {
         self.settle();
-        let stranded = std::mem::take(&mut self.stranded);
-        if stranded.is_empty() {
+        let sets_awaiting_reroute = std::mem::take(&mut self.sets_awaiting_reroute);
+        if sets_awaiting_reroute.is_empty() {
             return;
         }
-        for id in &stranded {
+        for id in &sets_awaiting_reroute {
             if let Some(key) = self.sets.key(*id).cloned() {
                 self.objects.unwant(&key);
             }
         }
-        self.want_sets(&stranded);
+        self.want_sets(&sets_awaiting_reroute);
     }
 
     /// The routes of these sets are wanted as they are now.
@@ -324,7 +332,7 @@ impl Fib {
         let (id, is_new) = self.sets.join(next_hops, family);
         if is_new {
             for hop in next_hops.iter() {
-                *self.users.entry(hop.addr).or_default() += 1;
+                *self.next_hop_refs.entry(hop.addr).or_default() += 1;
             }
         }
         id
@@ -344,10 +352,10 @@ impl Fib {
     /// Next hops that no set has any more: nobody follows them, so what is known of them goes stale.
     fn forget_unused(&mut self, next_hops: &[FibNextHop]) {
         for hop in next_hops {
-            if let Some(users) = self.users.get_mut(&hop.addr) {
-                *users -= 1;
-                if *users == 0 {
-                    self.users.remove(&hop.addr);
+            if let Some(refs) = self.next_hop_refs.get_mut(&hop.addr) {
+                *refs -= 1;
+                if *refs == 0 {
+                    self.next_hop_refs.remove(&hop.addr);
                     self.resolved.remove(&hop.addr);
                 }
             }
@@ -371,7 +379,7 @@ impl Fib {
     fn give_up(&mut self, id: SetId, to: Option<SetId>) {
         let heir = to.filter(|to| self.sets.routes(*to) > 0);
         let heir = heir.and_then(|to| self.sets.key(to).cloned());
-        self.stranded.remove(&id);
+        self.sets_awaiting_reroute.remove(&id);
         let Some(key) = self.sets.forget(id) else { return };
         match heir {
             Some(heir) => self.objects.hand_over(&key, &heir),
@@ -543,10 +551,10 @@ impl Fib {
             let now = self.spec_of(id);
             // What went with its link the kernel has dropped already.
             if now.is_none() && before.is_some() && self.is_dead(id) {
-                self.stranded.insert(id);
+                self.sets_awaiting_reroute.insert(id);
                 continue;
             }
-            self.stranded.remove(&id);
+            self.sets_awaiting_reroute.remove(&id);
             if now.is_none()
                 && let Some(key) = self.sets.key(id).cloned()
             {

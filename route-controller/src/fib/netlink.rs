@@ -1,4 +1,4 @@
-//! What the kernel reports: a monitor for what others do, and complete readings.
+//! Reads the kernel: notifications of changes (the monitor), and complete dumps.
 //!
 //! The monitor reports its own overrun, after which everything is read again.
 

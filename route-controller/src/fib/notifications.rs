@@ -1,4 +1,4 @@
-//! What notifications say, and what the kernel does along with them without saying so.
+//! Applies the kernel's notifications, and the changes that the kernel makes without one.
 //!
 //! The kernel notifies of no IPv4 route that it drops because a link was shut or removed, an address went away or a nexthop
 //! object was removed with its link; and of no such object. IPv6 routes are dropped without a notification too where

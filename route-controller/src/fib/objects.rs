@@ -70,7 +70,7 @@ struct Single {
     family: Family,
     hop: NextHop,
     /// Groups that have it.
-    users: usize,
+    refs: usize,
 }
 
 /// Wanted objects and the kernel's.
@@ -82,7 +82,7 @@ pub(crate) struct Objects {
     /// The same by id.
     by_id: FxHashMap<u32, SetKey>,
     /// Groups of sets without routes: until theirs are written again, they lead where that set does.
-    detours: FxHashMap<u32, SetKey>,
+    redirected_groups: FxHashMap<u32, SetKey>,
     singles: FxHashMap<u32, Single>,
     /// The same by what they are.
     single_ids: FxHashMap<(Family, NextHop), u32>,
@@ -114,7 +114,7 @@ impl Objects {
             for key in self.groups.keys().cloned().collect::<Vec<_>>() {
                 self.unwant(&key);
             }
-            self.detours.clear();
+            self.redirected_groups.clear();
         }
     }
 
@@ -142,7 +142,7 @@ impl Objects {
         );
         self.by_id.insert(id, key.clone());
         self.unref_members(before.map(|group| group.members));
-        let followers = self.detours.iter().filter(|(_, to)| *to == key);
+        let followers = self.redirected_groups.iter().filter(|(_, to)| *to == key);
         self.dirty.extend(followers.map(|(id, _)| *id));
         self.dirty.insert(id);
         self.leftovers = true;
@@ -168,10 +168,10 @@ impl Objects {
             None => self.claim(&Content::Single(family, hop)),
         };
         self.single_ids.insert((family, hop), id);
-        let users = 0;
-        let single = self.singles.entry(id).or_insert(Single { family, hop, users });
-        single.users += 1;
-        if single.users == 1 {
+        let refs = 0;
+        let single = self.singles.entry(id).or_insert(Single { family, hop, refs });
+        single.refs += 1;
+        if single.refs == 1 {
             self.dirty.insert(id);
         }
         id
@@ -180,7 +180,7 @@ impl Objects {
     fn unref_members(&mut self, members: Option<Vec<(u32, u8)>>) {
         for (id, _) in members.unwrap_or_default() {
             if let Some(single) = self.singles.get_mut(&id) {
-                single.users -= 1;
+                single.refs -= 1;
             }
         }
     }
@@ -240,7 +240,7 @@ impl Objects {
         let mut unclaimed = self.unclaimed.keys();
         let may_find = unclaimed.any(|content| matches!(content, Content::Group(..)));
         if self.groups.contains_key(to) || may_find {
-            self.detours.insert(group.id, to.clone());
+            self.redirected_groups.insert(group.id, to.clone());
             self.unref_members(Some(group.members));
         } else {
             // Its next_hops are the previous ones until it is wanted.
@@ -250,7 +250,7 @@ impl Objects {
     }
 
     fn group(&self, id: u32) -> Option<&Group> {
-        let key = self.by_id.get(&id).or_else(|| self.detours.get(&id))?;
+        let key = self.by_id.get(&id).or_else(|| self.redirected_groups.get(&id))?;
         self.groups.get(key)
     }
 
@@ -294,7 +294,8 @@ impl Objects {
         self.kernel = now;
         self.foreign = foreign;
         self.dirty.extend(self.singles.keys());
-        self.dirty.extend(self.by_id.keys().chain(self.detours.keys()));
+        self.dirty
+            .extend(self.by_id.keys().chain(self.redirected_groups.keys()));
         self.find_unclaimed();
         self.leftovers = true;
         (lost, differs + gone)
@@ -309,7 +310,7 @@ impl Objects {
     /// What this object should be; `None` where it does not matter.
     fn wanted(&self, id: u32) -> Option<Content> {
         match self.singles.get(&id) {
-            Some(single) if single.users > 0 => Some(Content::Single(single.family, single.hop)),
+            Some(single) if single.refs > 0 => Some(Content::Single(single.family, single.hop)),
             Some(_) => None,
             None => self
                 .group(id)
@@ -364,9 +365,9 @@ impl Objects {
                 Content::Single(..) => {}
             }
         }
-        self.detours.retain(|id, _| in_use.contains(id));
+        self.redirected_groups.retain(|id, _| in_use.contains(id));
         let singles = &mut self.singles;
-        singles.retain(|id, single| single.users > 0 || members.contains(id));
+        singles.retain(|id, single| single.refs > 0 || members.contains(id));
         self.single_ids.retain(|_, id| singles.contains_key(id));
         let idle = |(id, content): &(&u32, &Content)| {
             matches!(content, Content::Single(..)) && !members.contains(id) && !singles.contains_key(id)

@@ -1,4 +1,4 @@
-//! What import policies want of learned routes, and the source addresses among it.
+//! Kernel route options that import policies set, and the source addresses among them.
 
 use std::net::IpAddr;
 

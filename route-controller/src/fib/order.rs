@@ -1,12 +1,12 @@
 //! The order in which the kernel has the least work with many routes (ADR 14).
 //!
-//! Linux keeps IPv4 routes in a trie whose nodes grow and shrink with what they hold. Neighbours one after another make it build
+//! Linux keeps IPv4 routes in a trie whose nodes grow and shrink with what they hold. Neighbors one after another make it build
 //! many small nodes at the edge of what is there, and split and join large ones again and again; prefixes spread evenly over what will be
 //! there, each time halfway between those before, fill places that are there already. Numbers are in that order when
-//! their bits are, read from the lowest: 0, 4, 2, 6, 1, 5, 3, 7 (van der Corput's sequence). 100,000 neighbours take two
+//! their bits are, read from the lowest: 0, 4, 2, 6, 1, 5, 3, 7 (van der Corput's sequence). 100,000 neighbors take two
 //! thirds of the time to add and a third to remove, and the trie that comes of it is the same.
 //!
-//! IPv6 routes stand in a tree that never changes its shape; neighbours one after another find their way to it in the caches.
+//! IPv6 routes stand in a tree that never changes its shape; neighbors one after another find their way to it in the caches.
 
 use std::net::IpAddr;
 
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_spread() {
+    fn neighbors_are_spread() {
         let list: Vec<String> = (0..8).map(|number| format!("10.0.{number}.0/24")).collect();
         let list: Vec<&str> = list.iter().map(String::as_str).collect();
         let third = |text: &String| text.split('.').nth(2).unwrap().parse().unwrap();

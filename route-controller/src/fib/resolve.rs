@@ -1,4 +1,4 @@
-//! Next-hop resolution over a mirror of the kernel's links, addresses and other people's routes.
+//! Next-hop resolution over a mirror of the kernel's links, addresses and foreign routes.
 //!
 //! Pure. A next hop is reachable when the longest matching route of others leads out of a link that
 //! is up: straight (connected), or through that route's own gateways. A default route does not count unless the operator
@@ -244,7 +244,7 @@ impl Mirror {
             if let Some(usable) = usable {
                 return Some(usable);
             }
-            if self.foreign.at(prefix).any(|route| route.ends) {
+            if self.foreign.at(prefix).any(|route| route.discards) {
                 return None; // blackhole or unreachable: the kernel goes no further either
             }
         }
@@ -320,7 +320,7 @@ mod tests {
             }],
             source: None,
             object: None,
-            ends: false,
+            discards: false,
         }
     }
 
@@ -335,7 +335,7 @@ mod tests {
             }],
             source: None,
             object: None,
-            ends: false,
+            discards: false,
         }
     }
 
@@ -409,7 +409,7 @@ mod tests {
                 hops: Vec::new(),
                 source: None,
                 object: None,
-                ends: true,
+                discards: true,
             },
             false,
         );

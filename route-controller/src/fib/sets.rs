@@ -1,4 +1,4 @@
-//! Sets of BGP next hops that learned routes have: each once, by number.
+//! Interned sets of BGP next hops of learned routes.
 
 use std::sync::Arc;
 

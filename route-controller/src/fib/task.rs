@@ -5,6 +5,7 @@
 
 mod audit;
 mod reports;
+mod sweep;
 mod unread;
 
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::audit::Audit;
 use self::reports::Reports;
+use self::sweep::Sweep;
 use self::unread::{Unread, Why};
 use super::dump::ObjectReading;
 use super::message::ReadRoute;
@@ -26,13 +28,17 @@ use super::netlink::{KernelEvent, Monitor, count_failures, read_all, read_object
 use super::writer::{BATCH, Batch, Outcomes, Writer};
 use super::{Failure, Fib, FibConfig, ObjectOp, Op, RouteKey, rules};
 use crate::clock::{now, sleep_until};
+use crate::measured::Measured;
 
 /// What the task is asked.
 pub(crate) enum ToFib {
     /// The whole set of own blocks; answered when their unreachable routes are in.
     Blocks(Blocks, oneshot::Sender<()>),
-    /// The whole set of next hops that are gone whatever the kernel thinks.
-    Dead(BTreeSet<IpAddr>),
+    /// The whole set of next hops that are gone whatever the kernel thinks, and since when that is so.
+    Dead {
+        dead: BTreeSet<IpAddr>,
+        since: Instant,
+    },
     /// Orphans go when the initial routes of these are complete.
     SweepAfter(BTreeSet<(PeerId, Family)>),
     /// Orphans go now.
@@ -53,35 +59,11 @@ pub(crate) struct Blocks {
 }
 
 /// Commands under way.
-pub(crate) const ROOM: usize = 256;
+pub(crate) const CAPACITY: usize = 256;
 /// Commands taken before writing.
 const BURST: usize = 64;
 /// Routes that move, or lead nowhere, are held back no longer than this, to see where they go together.
 const LONGEST_HOLD: Duration = Duration::from_millis(100);
-
-/// When routes go that were there before the start and that nobody announced again.
-struct Sweep {
-    /// Whose initial routes are waited for; `None` until it is known which peers there are.
-    expected: Option<BTreeSet<(PeerId, Family)>>,
-    /// Whose initial routes are complete.
-    ended: BTreeSet<(PeerId, Family)>,
-    done: watch::Sender<bool>,
-}
-
-impl Sweep {
-    fn new(done: watch::Sender<bool>) -> Self {
-        Self {
-            expected: None,
-            ended: BTreeSet::new(),
-            done,
-        }
-    }
-
-    fn is_complete(&self) -> bool {
-        let expected = self.expected.as_ref();
-        expected.is_some_and(|expected| expected.is_subset(&self.ended))
-    }
-}
 
 /// What the task receives.
 struct Inputs {
@@ -153,6 +135,11 @@ impl FibTask {
         }
         task.ensure_rules().await;
         Ok(task)
+    }
+
+    /// Where it counts and measures.
+    pub(crate) fn measure(&mut self, measured: Measured) {
+        self.reports.measured = measured;
     }
 
     /// How many routes of an agent before this one were found in the kernel.
@@ -255,6 +242,9 @@ impl FibTask {
             }
             self.audit_turn();
             self.write();
+            if self.is_settled() {
+                self.reports.under_way.settled(now(), &self.reports.measured);
+            }
         }
     }
 
@@ -288,6 +278,7 @@ impl FibTask {
     /// What the speaker learned.
     async fn take_event(&mut self, event: DatapathEvent) {
         match event {
+            DatapathEvent::Received(at) => self.reports.under_way.update(at),
             DatapathEvent::Routes { changes, more } => {
                 self.fib.routes(changes, more);
                 self.note_hold();
@@ -306,7 +297,10 @@ impl FibTask {
 
     async fn take(&mut self, command: ToFib) {
         match command {
-            ToFib::Dead(dead) => {
+            ToFib::Dead { dead, since } => {
+                if !dead.is_subset(&self.fib.mirror.dead) {
+                    self.reports.under_way.loss(since);
+                }
                 self.fib.mirror.dead = dead;
                 self.resolve_again().await;
             }
@@ -499,6 +493,14 @@ impl FibTask {
                 let _ = done.send(()); // whoever asked may have stopped waiting
             }
         }
+    }
+
+    /// The kernel has answered all changes that can be written now.
+    fn is_settled(&self) -> bool {
+        self.writer.is_idle()
+            && !self.fib.is_holding()
+            && !self.fib.objects.has_changes()
+            && !self.fib.delta.is_due(now())
     }
 
     fn may_write_routes(&self) -> bool {

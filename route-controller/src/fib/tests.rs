@@ -46,7 +46,7 @@ pub(crate) fn fib() -> Fib {
         }],
         source: None,
         object: None,
-        ends: false,
+        discards: false,
     };
     fib.mirror.foreign.read(prefix("192.0.2.0/24"), connected, false);
     fib
@@ -261,7 +261,7 @@ fn theirs(protocol: u8, metric: u32) -> ForeignRoute {
         }],
         source: None,
         object: None,
-        ends: false,
+        discards: false,
     }
 }
 

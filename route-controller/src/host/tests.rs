@@ -46,15 +46,15 @@ fn mirror(
             }],
             source: source.map(ip),
             object: None,
-            ends: false,
+            discards: false,
         };
         mirror.add_foreign(prefix.parse().unwrap(), route);
     }
     mirror
 }
 
-fn wish() -> Wish {
-    Wish {
+fn choice() -> HostChoice {
+    HostChoice {
         addresses: NodeAddresses::Auto,
         router_id: RouterIdChoice::Auto,
         mtu: Auto::Auto,
@@ -65,8 +65,8 @@ fn wish() -> Wish {
     }
 }
 
-fn found(wish: &Wish, mirror: &Mirror) -> Vec<String> {
-    let host = wish.find_out(mirror).unwrap();
+fn found(choice: &HostChoice, mirror: &Mirror) -> Vec<String> {
+    let host = choice.find_out(mirror).unwrap();
     host.addresses.iter().map(IpAddr::to_string).collect()
 }
 
@@ -89,8 +89,8 @@ fn addresses_that_come_and_go_are_not_the_nodes() {
         (4, "10.96.0.1/32", Preferred), // kube-proxy in IPVS mode
     ];
     let mirror = mirror(&addresses, &[CONNECTED, DEFAULT]);
-    assert_eq!(found(&wish(), &mirror), ["192.0.2.11", "2001:db8:a::11"]);
-    let host = wish().find_out(&mirror).unwrap();
+    assert_eq!(found(&choice(), &mirror), ["192.0.2.11", "2001:db8:a::11"]);
+    let host = choice().find_out(&mirror).unwrap();
     assert_eq!((host.mtu, host.router_id), (9000, id("192.0.2.11")));
 }
 
@@ -111,7 +111,7 @@ fn the_kernels_source_towards_the_first_peer_and_else_the_default_route() {
     let mirror = mirror(&addresses, &routes);
     let towards = |peers: &[&str]| {
         let peers = peers.iter().map(|peer| ip(peer)).collect();
-        found(&Wish { peers, ..wish() }, &mirror)
+        found(&HostChoice { peers, ..choice() }, &mirror)
     };
     assert_eq!(towards(&["192.0.2.1"]), ["192.0.2.11"]);
     assert_eq!(towards(&["10.0.0.1", "192.0.2.1"]), ["10.0.0.11"]);
@@ -132,7 +132,7 @@ fn the_kernels_source_towards_the_first_peer_and_else_the_default_route() {
     let with_source = super::tests::mirror(&addresses, &fixed);
     let peers = Vec::new();
     assert_eq!(
-        found(&Wish { peers, ..wish() }, &with_source),
+        found(&HostChoice { peers, ..choice() }, &with_source),
         ["192.0.2.11"],
         "the route says it"
     );
@@ -147,8 +147,8 @@ fn the_loopback_interface_where_the_uplink_has_no_address() {
         (2, "fe80::2/64", Preferred),
     ];
     let mirror = mirror(&addresses, &[("0.0.0.0/0", Some("fe80::1"), 2, None)]);
-    assert_eq!(found(&wish(), &mirror), ["10.255.0.7", "2001:db8::7"]);
-    assert_eq!(wish().find_out(&mirror).unwrap().mtu, 9000);
+    assert_eq!(found(&choice(), &mirror), ["10.255.0.7", "2001:db8::7"]);
+    assert_eq!(choice().find_out(&mirror).unwrap().mtu, 9000);
 }
 
 #[test]
@@ -156,14 +156,14 @@ fn the_nodes_internal_addresses_come_first_where_the_host_has_them() {
     let addresses = [(2, "192.0.2.11/24", Preferred), (3, "10.0.0.11/24", Preferred)];
     let mirror = mirror(&addresses, &[CONNECTED, DEFAULT]);
     let internal = vec![ip("10.0.0.11"), ip("2001:db8::99")];
-    let auto = Wish { internal, ..wish() };
+    let auto = HostChoice { internal, ..choice() };
     assert_eq!(found(&auto, &mirror), ["10.0.0.11"]);
-    let behind_nat = Wish {
+    let behind_nat = HostChoice {
         internal: vec![ip("203.0.113.7")],
-        ..wish()
+        ..choice()
     };
     assert_eq!(found(&behind_nat, &mirror), ["192.0.2.11"]);
-    let only = Wish {
+    let only = HostChoice {
         addresses: NodeAddresses::InternalIp,
         kept_router_id: Some(id("10.0.0.1")),
         ..behind_nat
@@ -172,9 +172,9 @@ fn the_nodes_internal_addresses_come_first_where_the_host_has_them() {
     let cidrs = ["10.0.0.0/8", "192.0.2.0/24"]
         .map(|cidr| cidr.parse().unwrap())
         .to_vec();
-    let within = Wish {
+    let within = HostChoice {
         addresses: NodeAddresses::Cidrs(cidrs),
-        ..wish()
+        ..choice()
     };
     assert_eq!(found(&within, &mirror), ["10.0.0.11", "192.0.2.11"]);
 }
@@ -186,20 +186,20 @@ fn the_router_id_is_kept() {
         &[(2, "192.0.2.99/24", Preferred), (1, "10.255.0.7/32", Preferred)],
         &[CONNECTED],
     );
-    let router_id = |wish: &Wish, mirror: &Mirror| wish.find_out(mirror).map(|host| host.router_id);
-    assert_eq!(router_id(&wish(), &before), Ok(id("192.0.2.11")));
-    let again = Wish {
+    let router_id = |choice: &HostChoice, mirror: &Mirror| choice.find_out(mirror).map(|host| host.router_id);
+    assert_eq!(router_id(&choice(), &before), Ok(id("192.0.2.11")));
+    let again = HostChoice {
         kept_router_id: Some(id("192.0.2.11")),
-        ..wish()
+        ..choice()
     };
     assert_eq!(router_id(&again, &after), Ok(id("192.0.2.11")));
-    let fixed = Wish {
+    let fixed = HostChoice {
         router_id: RouterIdChoice::Fixed(id("1.1.1.1")),
         ..again.clone()
     };
     assert_eq!(router_id(&fixed, &after), Ok(id("1.1.1.1")));
     let cidr = RouterIdChoice::Cidr("10.255.0.0/16".parse().unwrap());
-    let in_cidr = Wish {
+    let in_cidr = HostChoice {
         router_id: cidr,
         ..again
     };
@@ -210,24 +210,26 @@ fn the_router_id_is_kept() {
         "as long as the prefix has none"
     );
     let nothing = mirror(&[], &[]);
-    assert_eq!(router_id(&wish(), &nothing), Err(NoRouterId));
+    assert_eq!(router_id(&choice(), &nothing), Err(NoRouterId));
 }
 
 /// On an interface all addresses count that stay, those of a loopback too.
 #[test]
 fn the_source_of_connections_is_an_interfaces_address() {
     let addresses = [
-        (1, "127.0.0.1/8", Lasting),
-        (1, "198.51.100.7/32", Lasting),
-        (1, "2001:db8:7::1/128", Lasting),
-        (2, "192.0.2.11/24", Lasting),
-        (2, "192.0.2.9/24", Passing),
+        (1, "127.0.0.1/8", Preferred),
+        (1, "198.51.100.7/32", Preferred),
+        (1, "2001:db8:7::1/128", Preferred),
+        (2, "192.0.2.11/24", Preferred),
+        (2, "192.0.2.9/24", NotPreferred),
     ];
-    let wish = Wish {
+    let choice = HostChoice {
         sources: BTreeSet::from(["lo".to_owned(), "eth0".to_owned(), "absent".to_owned()]),
-        ..wish()
+        ..choice()
     };
-    let host = wish.find_out(&mirror(&addresses, &[CONNECTED, DEFAULT])).unwrap();
+    let host = choice
+        .find_out(&mirror(&addresses, &[CONNECTED, DEFAULT]))
+        .unwrap();
     let of = |name: &str| -> Vec<String> { host.sources[name].iter().map(IpAddr::to_string).collect() };
     assert_eq!(of("lo"), ["198.51.100.7", "2001:db8:7::1"]);
     assert_eq!(of("eth0"), ["192.0.2.11"]);

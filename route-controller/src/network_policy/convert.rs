@@ -1,4 +1,4 @@
-//! Kubernetes' objects as the model takes them. Pods are reduced while they are decoded.
+//! Converts objects of Kubernetes into the model's. Pods are reduced while they are decoded.
 
 use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::{

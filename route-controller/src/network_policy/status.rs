@@ -1,4 +1,4 @@
-//! What the operator asks of network policies.
+//! Answers for the command `podroute network-policy`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

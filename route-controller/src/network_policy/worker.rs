@@ -29,7 +29,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const FLOWS_PAUSE: Duration = Duration::from_millis(100);
 /// A look at established connections takes at most this share of the time.
 const FLOWS_SHARE: u32 = 10;
-const ROOM: usize = 4096;
+const CAPACITY: usize = 4096;
 const LOGGED_BYTES: u32 = 96;
 const FILE: &str = "policy.json";
 
@@ -135,7 +135,7 @@ impl Worker {
         }
         let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         let wake = Arc::new(wake.map_err(StartError::Wake)?);
-        let (sender, receiver) = mpsc::channel(ROOM);
+        let (sender, receiver) = mpsc::channel(CAPACITY);
         let worker = Self {
             enforcer,
             counts: Counts::default(),
@@ -195,7 +195,7 @@ impl Worker {
             let began = crate::clock::now();
             let _ = wake.read(); // empty: something else woke it
             // Not more than the inbox holds: endless changes of one tenant must not delay the rules of others.
-            for _ in 0..ROOM {
+            for _ in 0..CAPACITY {
                 match receiver.try_recv() {
                     Ok(Message::Update(update)) => self.take(update),
                     Ok(Message::Ask(question)) => question(&mut self),

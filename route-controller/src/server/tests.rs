@@ -70,7 +70,7 @@ fn error(reply: Reply) -> String {
 async fn whoever_asks_nothing_keeps_nobody_from_asking() {
     let bench = start();
     let mut idle = Vec::new();
-    for _ in 0..4 * ANSWERS {
+    for _ in 0..4 * ANSWER_LIMIT {
         idle.push(bench.connect().await);
     }
     assert_eq!(bench.ask(r#"{"ask":"peers"}"#).await, Reply::Peers(Vec::new()));
@@ -85,12 +85,12 @@ async fn whoever_asks_nothing_keeps_nobody_from_asking() {
 async fn connections_without_a_question_have_a_limit() {
     let bench = start();
     let mut idle = Vec::new();
-    for _ in 0..CONNECTIONS {
+    for _ in 0..CONNECTION_LIMIT {
         idle.push(bench.connect().await);
     }
     let mut more = bench.connect().await;
     assert_eq!(more.read(&mut [0; 8]).await.unwrap(), 0, "closed at once");
-    idle.truncate(CONNECTIONS - 8);
+    idle.truncate(CONNECTION_LIMIT - 8);
     // Those that are gone leave room.
     loop {
         let mut stream = bench.connect().await;

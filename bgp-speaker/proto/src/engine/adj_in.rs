@@ -26,7 +26,7 @@ struct DestIndex {
     /// In the order of first use.
     buckets: Vec<Bucket>,
     index: HashMap<Option<NextHopId>, usize, FxBuildHasher>,
-    /// The bucket used last: neighbouring routes mostly share their next hop.
+    /// The bucket used last: neighboring routes mostly share their next hop.
     last: usize,
     count: usize,
 }

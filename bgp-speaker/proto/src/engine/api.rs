@@ -27,7 +27,7 @@ pub struct EngineConfig {
     pub cluster_id: Option<u32>,
     /// Most equal paths installed in the kernel together, 1–64.
     pub max_paths: u8,
-    /// Equal paths may come from different neighbour ASes.
+    /// Equal paths may come from different neighbor ASes.
     pub multipath_relax: bool,
     /// Weights of equal paths follow their link bandwidth (draft-ietf-idr-link-bandwidth).
     pub link_bandwidth: bool,

@@ -11,7 +11,8 @@ use crate::rib::visits;
 use crate::test_support;
 use crate::types::{FamilySet, PathId, RouterId};
 use crate::wire::{
-    Capability, GracefulRestart, NextHop, Nlri, PathAttrs, Refresh, RefreshKind, RouteBatch, RouteOp,
+    Capability, GracefulRestart, KernelRoute, NextHop, Nlri, PathAttrs, Refresh, RefreshKind, RouteBatch,
+    RouteOp,
 };
 
 /// More than one slice of each kind of work.
@@ -455,6 +456,7 @@ fn a_contributor_that_flaps() {
         prefix: Prefix::v4(0x0A00_0000, 8),
         source: crate::policy::Source::Static,
         aggregate: Some(Aggregate::InPlace),
+        kernel: KernelRoute::default(),
         when: None,
         communities: vec![],
     };

@@ -13,6 +13,14 @@ use super::{Engine, Originated};
 use crate::policy::Source;
 use crate::rib::table::DestId;
 use crate::types::{Community, PeerId, Prefix};
+use crate::wire::KernelRoute;
+
+/// An originated route, and what the kernel has for it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct OwnRoute {
+    pub(super) route: Originated,
+    pub(super) kernel: KernelRoute,
+}
 
 /// An originated route with its conditions.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,6 +31,8 @@ pub struct OriginateRule {
     pub source: Source,
     /// Only while a usable route lies inside it.
     pub aggregate: Option<Aggregate>,
+    /// What the kernel gets for it meanwhile: nothing, or a blackhole.
+    pub kernel: KernelRoute,
     /// Only while another route is there, or is not.
     pub when: Option<When>,
     /// Communities it starts with.
@@ -117,12 +127,15 @@ impl Conditional {
     }
 
     /// The routes of rules that hold.
-    pub(super) fn active(&self) -> impl Iterator<Item = Originated> {
+    pub(super) fn active(&self) -> impl Iterator<Item = OwnRoute> {
         let active = self.rules.iter().filter(|rule| self.holds(rule));
-        active.map(|rule| Originated {
-            prefix: rule.prefix,
-            source: rule.source,
-            communities: rule.communities.clone(),
+        active.map(|rule| OwnRoute {
+            route: Originated {
+                prefix: rule.prefix,
+                source: rule.source,
+                communities: rule.communities.clone(),
+            },
+            kernel: rule.kernel,
         })
     }
 

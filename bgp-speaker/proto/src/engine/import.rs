@@ -37,14 +37,14 @@ pub(super) struct ImportCache {
     looks_at_prefixes: Option<bool>,
     /// Results of conditions that do not depend on the prefix.
     memo: Memo,
-    /// Last policy result; holds a reference.
-    result: Option<(RuleSet, AttrId)>,
+    /// The last policy results, the newest first: routes of one message mostly match a few sets of rules. They hold references.
+    results: [Option<(RuleSet, AttrId)>; 4],
 }
 
 impl ImportCache {
-    /// Releases its reference.
+    /// Releases its references.
     pub(super) fn release(self, engine: &mut Engine) {
-        if let Some((_, id)) = self.result {
+        for (_, id) in self.results.into_iter().flatten() {
             engine.rib.attrs.release(id, &mut engine.rib.next_hops);
         }
     }
@@ -330,8 +330,9 @@ impl Engine {
             policy.evaluate(route)
         };
         let rules = rules.ok_or(Ineligible::Policy)?;
-        if let Some((_, id)) = cache.result.filter(|(last, _)| *last == rules) {
-            return Ok(id);
+        let mut results = cache.results.iter().flatten();
+        if let Some((_, id)) = results.find(|(of, _)| *of == rules) {
+            return Ok(*id);
         }
         let peer_addr = self.rib.sources.address(peer);
         let id = match changed_by_import_rules(&known.routing, peer_addr, attrs, rules) {
@@ -344,9 +345,11 @@ impl Engine {
                 self.rib.attrs.intern_from(peer, changed, &mut self.rib.next_hops)
             }
         };
-        if let Some((_, old)) = cache.result.replace((rules, id)) {
-            // Paths that use the previous set have their own references.
-            self.rib.attrs.release(old, &mut self.rib.next_hops);
+        cache.results.rotate_right(1);
+        let [newest, ..] = &mut cache.results;
+        if let Some((_, oldest)) = newest.replace((rules, id)) {
+            // Paths that use the oldest set have their own references.
+            self.rib.attrs.release(oldest, &mut self.rib.next_hops);
         }
         Ok(id)
     }

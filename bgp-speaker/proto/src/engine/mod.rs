@@ -116,7 +116,7 @@ struct Local {
     /// What else follows from the table.
     conditional: conditional::Conditional,
     /// What we originate.
-    originated: BTreeMap<Prefix, Originated>,
+    originated: BTreeMap<Prefix, conditional::OwnRoute>,
     /// Pod blocks of this node: paths of peers inside them are not eligible.
     pod_blocks: Vec<Prefix>,
     /// This node is about to shut down.

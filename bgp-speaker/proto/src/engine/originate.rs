@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::conditional::OwnRoute;
 use super::work::{Job, WorkItem};
 use super::{Engine, Originated};
 use crate::policy::Source;
 use crate::rib::generation::Generation;
 use crate::rib::table::{DestId, Path};
 use crate::types::{Family, PathId, PeerId, Prefix};
-use crate::wire::{NextHop, PathAttrs};
+use crate::wire::{KernelRoute, NextHop, PathAttrs};
 
 impl Engine {
     /// Takes the complete set of routes to originate.
@@ -21,18 +22,14 @@ impl Engine {
 
     /// What is given, and what follows from conditions: the difference is applied.
     pub(super) fn update_originated(&mut self) {
-        let mut wanted: BTreeMap<Prefix, Originated> = self
-            .local
-            .conditional
-            .active()
-            .map(|route| (route.prefix, route))
-            .collect();
-        wanted.extend(
-            self.local
-                .given
-                .iter()
-                .map(|(prefix, route)| (*prefix, route.clone())),
-        );
+        let active = self.local.conditional.active();
+        let mut wanted: BTreeMap<Prefix, OwnRoute> = active.map(|own| (own.route.prefix, own)).collect();
+        let given = self.local.given.iter().map(|(prefix, route)| {
+            let kernel = KernelRoute::default();
+            let route = route.clone();
+            (*prefix, OwnRoute { route, kernel })
+        });
+        wanted.extend(given);
         let old = std::mem::take(&mut self.local.originated);
         for prefix in old.keys().filter(|prefix| !wanted.contains_key(prefix)) {
             self.rib.sources.local.remove(prefix);
@@ -40,25 +37,25 @@ impl Engine {
                 self.withdraw_where(PeerId::LOCAL, dest, &|_, _| true);
             }
         }
-        for (prefix, route) in wanted
-            .iter()
-            .filter(|(prefix, route)| old.get(prefix) != Some(route))
-        {
-            self.rib.sources.local.insert(*prefix, route.source);
-            self.originate_route(*prefix, route);
+        for (prefix, own) in wanted.iter().filter(|(prefix, own)| old.get(prefix) != Some(own)) {
+            self.rib.sources.local.insert(*prefix, own.route.source);
+            self.originate_route(*prefix, own);
         }
         self.local.originated = wanted;
         self.update_own_blocks();
     }
 
-    fn originate_route(&mut self, prefix: Prefix, route: &Originated) {
+    fn originate_route(&mut self, prefix: Prefix, own: &OwnRoute) {
         // Export rules set the next hop per session; the unspecified address is never sent.
         let next_hop = match prefix.family() {
             Family::Ipv4 => NextHop::V4(Ipv4Addr::UNSPECIFIED),
             Family::Ipv6 => NextHop::V6(Ipv6Addr::UNSPECIFIED),
         };
         let mut attrs = PathAttrs::originated(next_hop);
-        attrs.communities = route.communities.clone().into();
+        attrs.communities = own.route.communities.clone().into();
+        if own.kernel != KernelRoute::default() {
+            attrs.extra_mut().kernel = own.kernel;
+        }
         let id = self.rib.attrs.intern(attrs, &mut self.rib.next_hops);
         self.announce(
             &prefix,
@@ -84,6 +81,7 @@ impl Engine {
             .local
             .originated
             .values()
+            .map(|own| &own.route)
             .filter(|route| route.source == Source::PodBlock)
             .map(|route| route.prefix)
             .collect();

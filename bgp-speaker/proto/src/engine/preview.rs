@@ -87,7 +87,7 @@ impl Engine {
             match input {
                 // Conditions are taken as they are: what would follow from them depends on the whole table.
                 Input::Originate(mut routes) => {
-                    routes.extend(self.local.conditional.active());
+                    routes.extend(self.local.conditional.active().map(|own| own.route));
                     after.handle(now, Input::Originate(routes));
                 }
                 Input::OriginateByRules(_) => {}
@@ -149,7 +149,7 @@ impl Engine {
             out: VecDeque::new(),
             scratch: Scratch::default(),
         };
-        let own = self.local.originated.values().cloned();
+        let own = self.local.originated.values().map(|own| own.route.clone());
         engine.handle(now, Input::Originate(own.collect()));
         engine.run_to_idle(now);
         engine

@@ -83,7 +83,7 @@ impl LostNextHops {
     }
 }
 
-/// Import result of the last attributes: neighbouring routes mostly share them.
+/// Import result of the last attributes: neighboring routes mostly share them.
 #[derive(Default)]
 pub(super) struct ReimportCache {
     key: Option<(PeerId, AttrId)>,
@@ -136,7 +136,7 @@ impl Engine {
         }
         let slice: Vec<DestId> = item.dests.drain(..SLICE.min(item.dests.len())).collect();
         match &item.job {
-            // In the order of the table, so that neighbouring prefixes are sent together.
+            // In the order of the table, so that neighboring prefixes are sent together.
             Job::Withdraw(before) => {
                 let gone = |path: &Path, family| {
                     before

@@ -52,7 +52,7 @@ pub struct Counts {
     all: ByFamily,
     /// Prefixes that this member is not sent; the counts of `last` are kept there.
     excluded: HashMap<PeerId, ByFamily, FxBuildHasher>,
-    /// The member counted last: neighbouring routes mostly have the same source.
+    /// The member counted last: neighboring routes mostly have the same source.
     last: Option<(PeerId, ByFamily)>,
 }
 

@@ -93,7 +93,7 @@ pub struct Group {
     looks_at_peers: bool,
 }
 
-/// Results for the path evaluated last, within a flush: neighbouring routes mostly share them.
+/// Results for the path evaluated last, within a flush: neighboring routes mostly share them.
 #[derive(Clone, Debug, Default)]
 struct ExportCache {
     /// Result of a policy that does not match prefixes.

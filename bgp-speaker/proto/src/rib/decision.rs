@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn med_counts_only_inside_a_neighbour_as() {
+    fn med_counts_only_inside_a_neighbor_as() {
         // The pattern of RFC 3345: a beats b by MED, c is from another AS.
         let a = Candidate {
             rank: Rank {

@@ -5,7 +5,7 @@
 //! soon as both OPENs are known or one connection is established. If that side is the peer, RFC 4271 lets
 //! both sides close, and in an unlucky order both connections are closed: the peer establishes our connection
 //! and closes its own while we close our connection in favor of the peer's. Therefore we leave the decision
-//! about a confirmed connection of ours to the peer. Both stay until the peer closes one, or shows by an
+//! about our confirmed connection to the peer. Both stay until the peer closes one, or shows by an
 //! UPDATE that it established ours, or [`COLLISION_WAIT`] is over; then the rule of RFC 4271 is applied.
 //!
 //! A third connection replaces the unfinished one that the peer opened before: the peer has given that one

@@ -1,4 +1,4 @@
-//! What rules match, as written.
+//! Conditions of rules, as written.
 
 use std::str::FromStr;
 
@@ -9,8 +9,8 @@ use bgp_proto::types::{Asn, Family, Prefix};
 use bgp_proto::wire::Origin;
 
 use super::super::Section;
-use crate::decode::{At, Cursor, Fields};
-use crate::problem::Spot;
+use crate::decode::{Cursor, Fields, Located};
+use crate::problem::Location;
 use crate::value::{self, Bad, Kind, Scalar};
 
 pub(crate) const MATCH: Section = Section {
@@ -68,7 +68,7 @@ pub(crate) struct Match {
     pub(crate) sources: Vec<Source>,
     pub(crate) families: Vec<Family>,
     /// The peer that the route was learned from, and in export the one that it goes to.
-    pub(crate) peers: [Option<At<PeerMatch>>; 2],
+    pub(crate) peers: [Option<Located<PeerMatch>>; 2],
     pub(crate) attributes: AttributeMatch,
     pub(crate) nested: Vec<(Group, Vec<Match>)>,
 }
@@ -86,14 +86,14 @@ pub(crate) enum Group {
 pub(crate) enum PrefixItem {
     Range(PrefixRange),
     /// A named list, with other lengths than those in it.
-    List(At<String>, Option<(u32, u32)>),
+    List(Located<String>, Option<(u32, u32)>),
 }
 
 /// An item of a list of communities: a text in which `peer` stands for the peer's AS number, or a named list.
 #[derive(Clone, Debug)]
 pub(crate) enum CommunityItem {
     Text(String),
-    List(At<String>),
+    List(Located<String>),
 }
 
 /// An item of a list of AS numbers.
@@ -102,7 +102,7 @@ pub(crate) enum AsnItem {
     Range(Asn, Asn),
     /// The peer's.
     Peer,
-    List(At<String>),
+    List(Located<String>),
 }
 
 /// Conditions on communities of one kind.
@@ -127,7 +127,7 @@ pub(crate) struct AsPath {
 /// Conditions on a peer.
 #[derive(Debug, Default)]
 pub(crate) struct PeerMatch {
-    pub(crate) names: Vec<At<String>>,
+    pub(crate) names: Vec<Located<String>>,
     pub(crate) external: Option<bool>,
     pub(crate) asns: Option<Vec<AsnItem>>,
 }
@@ -263,9 +263,9 @@ pub(crate) const EXT: CommunityText = Kind {
 };
 
 /// The name in `$name`.
-fn list_name(cursor: &Cursor<'_>) -> Option<At<String>> {
+fn list_name(cursor: &Cursor<'_>) -> Option<Located<String>> {
     let name = cursor.text()?.strip_prefix('$')?;
-    Some(At::new(name.to_owned(), &cursor.spot))
+    Some(Located::new(name.to_owned(), &cursor.location))
 }
 
 /// The items of a list, or of a named list that stands in its place.
@@ -338,7 +338,7 @@ pub(super) fn read_match(fields: &Fields<'_>) -> Match {
         peers: ["from", "to"].map(|name| {
             let cursor = fields.get(name)?;
             let inside = cursor.fields(&FROM)?;
-            Some(At::new(read_peer_match(&inside), &cursor.spot))
+            Some(Located::new(read_peer_match(&inside), &cursor.location))
         }),
         attributes: AttributeMatch {
             local_pref: fields.scalar("localPreference", &NUMBERS).map(|at| at.value),
@@ -445,19 +445,21 @@ fn read_prefix(cursor: &Cursor<'_>) -> Option<PrefixItem> {
     };
     let given = fields
         .get("length")
-        .map(|cursor| (cursor.spot.clone(), cursor.scalar(&value::RANGE)));
+        .map(|cursor| (cursor.location.clone(), cursor.scalar(&value::RANGE)));
     if let Some(name) = name {
         let length = given.and_then(|(_, range)| Some(range?.value));
         return Some(PrefixItem::List(name, length));
     }
     let prefix = prefix?.value;
-    let Some((spot, range)) = given else {
+    let Some((location, range)) = given else {
         return Some(PrefixItem::Range(PrefixRange::within(prefix)));
     };
     let (low, high) = range?.value;
     let range = with_lengths(prefix, low, high);
     if range.is_none() {
-        cursor.sink.error(length_problem(&spot, prefix, low, high));
+        cursor
+            .problems
+            .error(length_problem(&location, prefix, low, high));
     }
     range.map(PrefixItem::Range)
 }
@@ -474,7 +476,7 @@ pub(crate) fn with_lengths(prefix: Prefix, low: u32, high: u32) -> Option<Prefix
     })
 }
 
-fn length_problem(spot: &Spot, prefix: Prefix, low: u32, high: u32) -> crate::Problem {
+fn length_problem(location: &Location, prefix: Prefix, low: u32, high: u32) -> crate::Problem {
     let text = if low == high {
         low.to_string()
     } else {
@@ -482,7 +484,7 @@ fn length_problem(spot: &Spot, prefix: Prefix, low: u32, high: u32) -> crate::Pr
     };
     let most = prefix.family().max_len();
     let message = format!("'{text}' leaves the lengths that a prefix in {prefix} can have");
-    spot.problem(message, format!("use lengths from {} to {most}", prefix.len()))
+    location.problem(message, format!("use lengths from {} to {most}", prefix.len()))
 }
 
 fn read_as_path(fields: &Fields<'_>) -> AsPath {

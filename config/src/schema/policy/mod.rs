@@ -10,7 +10,7 @@ pub(crate) use matching::*;
 pub(crate) use setting::*;
 
 use super::Section;
-use crate::decode::{At, Cursor, Fields};
+use crate::decode::{Cursor, Fields, Located};
 use crate::value::{self, Bad, Kind, Scalar};
 
 pub(crate) const RULE: Section = Section {
@@ -55,8 +55,8 @@ fn verdict(scalar: Scalar<'_>) -> Option<Verdict> {
 /// One policy as written.
 #[derive(Debug)]
 pub(crate) struct Policy {
-    pub(crate) name: At<String>,
-    pub(crate) rules: Vec<At<Rule>>,
+    pub(crate) name: Located<String>,
+    pub(crate) rules: Vec<Located<Rule>>,
     /// The one word that stands for a policy.
     pub(crate) shorthand: Option<Verdict>,
 }
@@ -64,7 +64,7 @@ pub(crate) struct Policy {
 /// One rule as written.
 #[derive(Debug)]
 pub(crate) struct Rule {
-    pub(crate) name: Option<At<String>>,
+    pub(crate) name: Option<Located<String>>,
     pub(crate) matching: Match,
     pub(crate) setting: Set,
     pub(crate) then: Then,
@@ -78,7 +78,7 @@ pub(crate) enum Then {
     /// The next rule is tried.
     Continue,
     /// The rules of this policy stand here.
-    Apply(At<String>),
+    Apply(Located<String>),
 }
 
 /// Reads the mapping of policies.
@@ -94,7 +94,7 @@ pub(crate) fn read_policies(document: &Fields<'_>) -> Vec<Policy> {
 }
 
 /// Reports a key that cannot be an operator's name for something.
-pub(crate) fn check_name(name: &At<String>, body: &Cursor<'_>) {
+pub(crate) fn check_name(name: &Located<String>, body: &Cursor<'_>) {
     if let Err(bad) = (value::NAME.parse)(Scalar {
         text: &name.value,
         quoted: true,
@@ -104,14 +104,14 @@ pub(crate) fn check_name(name: &At<String>, body: &Cursor<'_>) {
         } else {
             String::new()
         };
-        body.sink.error(name.spot.problem(
+        body.problems.error(name.location.problem(
             format!("{} is not a name", crate::problem::quoted(&name.value)),
             remedy,
         ));
     }
 }
 
-fn read_policy(name: At<String>, body: &Cursor<'_>) -> Policy {
+fn read_policy(name: Located<String>, body: &Cursor<'_>) -> Policy {
     check_name(&name, body);
     if body.text().is_some() {
         let verdict = body
@@ -126,7 +126,7 @@ fn read_policy(name: At<String>, body: &Cursor<'_>) -> Policy {
     let rules = body.items("a list of rules", "{action: accept}");
     let rules = rules
         .iter()
-        .filter_map(|rule| Some(At::new(read_rule(rule)?, &rule.spot)))
+        .filter_map(|rule| Some(Located::new(read_rule(rule)?, &rule.location)))
         .collect();
     Policy {
         name,
@@ -162,14 +162,14 @@ fn read_then(cursor: &Cursor<'_>, fields: &Fields<'_>) -> Then {
             "otherwise is for all routes on which no rule before it decides, and takes no match",
             "write action in place of otherwise",
         );
-        cursor.sink.error(problem);
+        cursor.problems.error(problem);
     }
     if fields.get("apply").is_some() && fields.get("set").is_some() {
         let problem = fields.key_spot("set").problem(
             "a rule that applies a policy changes nothing itself",
             "put set into a rule with action: continue before it",
         );
-        cursor.sink.error(problem);
+        cursor.problems.error(problem);
     }
     let given = ["action", "apply", "otherwise"];
     let given: Vec<&str> = given
@@ -180,7 +180,7 @@ fn read_then(cursor: &Cursor<'_>, fields: &Fields<'_>) -> Then {
         let message = format!("{first} says already what follows");
         let remedy = "keep one of action, apply and otherwise";
         cursor
-            .sink
+            .problems
             .error(fields.key_spot(second).problem(message, remedy));
     }
     if let Some(policy) = apply {
@@ -201,7 +201,7 @@ fn read_then(cursor: &Cursor<'_>, fields: &Fields<'_>) -> Then {
 }
 
 /// The name of a policy, or of several that follow each other.
-pub(crate) fn read_chain(fields: &Fields<'_>, name: &str) -> Option<Vec<At<String>>> {
+pub(crate) fn read_chain(fields: &Fields<'_>, name: &str) -> Option<Vec<Located<String>>> {
     let cursor = fields.get(name)?;
     if cursor.len() > 0 {
         let names = cursor.scalars(&value::NAME);

@@ -1,4 +1,4 @@
-//! What rules change, as written.
+//! Actions of rules, as written.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use bgp_proto::wire::Origin;
 
 use super::super::Section;
 use super::matching::{COMMUNITIES, CommunityItem, CommunityText, EXT, LARGE, ORIGIN, read_communities};
-use crate::decode::{At, Cursor, Fields};
+use crate::decode::{Cursor, Fields, Located};
 use crate::value::{self, Bad, Kind, int};
 
 pub(crate) const SET: Section = Section {
@@ -239,7 +239,7 @@ fn read_prepend(cursor: &Cursor<'_>) -> Option<(Prepend, u8)> {
         return Some((Prepend::Own, cursor.scalar(&TIMES)?.value));
     }
     let fields = cursor.fields(&PREPEND)?;
-    let asn: Option<At<Prepend>> = fields.required("asn", &PREPENDED);
+    let asn: Option<Located<Prepend>> = fields.required("asn", &PREPENDED);
     let times = fields.scalar("times", &TIMES).map_or(1, |times| times.value);
     Some((asn?.value, times))
 }

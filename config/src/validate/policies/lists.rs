@@ -1,4 +1,4 @@
-//! Named lists: what is in them, and in the lists that they name.
+//! Resolves named lists, with the lists that they refer to.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,10 +9,10 @@ use bgp_proto::policy::communities::CommunityKind;
 use bgp_proto::policy::{AsnSet, CommunitySet, PrefixRange, PrefixSet};
 use bgp_proto::types::{Asn, Prefix};
 
-use crate::decode::At;
+use crate::decode::Located;
 use crate::facts::NodeFacts;
 use crate::list_file;
-use crate::problem::{Sink, Spot, quoted};
+use crate::problem::{Location, Problems, quoted};
 use crate::schema::{self, AsnItem, CommunityItem, Items, List, PrefixItem, with_lengths, with_peer};
 use crate::suggest::nearest;
 
@@ -41,7 +41,7 @@ impl Part {
 /// A list with what its files hold.
 #[derive(Debug)]
 struct Known {
-    spot: Spot,
+    location: Location,
     prefixes: Option<Vec<PrefixItem>>,
     communities: BTreeMap<Part, Vec<CommunityItem>>,
     asns: Option<Vec<AsnItem>>,
@@ -67,43 +67,43 @@ pub(super) struct Lists {
 }
 
 impl Lists {
-    pub(super) fn new(written: &[List], facts: &NodeFacts, sink: &Sink) -> Self {
+    pub(super) fn new(written: &[List], facts: &NodeFacts, problems: &Problems) -> Self {
         let known = written
             .iter()
-            .map(|list| (list.name.value.clone(), read(list, facts, sink)));
+            .map(|list| (list.name.value.clone(), read(list, facts, problems)));
         let lists = Self {
             known: known.collect(),
             prefix_sets: RefCell::default(),
             used: RefCell::default(),
         };
         for (name, known) in &lists.known {
-            lists.check_list(name, known, sink);
+            lists.check_list(name, known, problems);
         }
         lists
     }
 
     /// Warns of lists that no policy names.
-    pub(super) fn warn_unused(&self, sink: &Sink) {
+    pub(super) fn warn_unused(&self, problems: &Problems) {
         let used = self.used.borrow();
         for (_, known) in self.known.iter().filter(|(name, _)| !used.contains(*name)) {
             let remedy = "name it in a policy with $ before its name, or remove it";
-            sink.warn(known.spot.problem("no policy uses this list", remedy));
+            problems.warn(known.location.problem("no policy uses this list", remedy));
         }
     }
 
-    fn check_list(&self, name: &str, known: &Known, sink: &Sink) {
+    fn check_list(&self, name: &str, known: &Known, problems: &Problems) {
         for other in prefix_names(known.prefixes.as_deref().unwrap_or_default()) {
-            self.check_name(other, Part::Prefixes, sink);
+            self.check_name(other, Part::Prefixes, problems);
         }
         for (part, items) in &known.communities {
-            community_names(items).for_each(|other| self.check_name(other, *part, sink));
+            community_names(items).for_each(|other| self.check_name(other, *part, problems));
         }
         for other in asn_names(known.asns.as_deref().unwrap_or_default()) {
-            self.check_name(other, Part::Asns, sink);
+            self.check_name(other, Part::Asns, problems);
         }
         if self.leads_to(name, name, &mut BTreeSet::new()) {
             let remedy = "remove the circle: a list holds what the lists in it hold";
-            sink.error(known.spot.problem("the list contains itself", remedy));
+            problems.error(known.location.problem("the list contains itself", remedy));
         }
     }
 
@@ -122,7 +122,7 @@ impl Lists {
         names.any(|name| name.value == to || self.leads_to(&name.value, to, seen))
     }
 
-    fn check_name(&self, name: &At<String>, part: Part, sink: &Sink) {
+    fn check_name(&self, name: &Located<String>, part: Part, problems: &Problems) {
         self.used.borrow_mut().insert(name.value.clone());
         let message = match self.known.get(&name.value) {
             Some(known) if known.has(part) => return,
@@ -135,12 +135,12 @@ impl Lists {
             Some(meant) if meant != name.value => format!("did you mean '${meant}'?"),
             _ => format!("add it to the section lists, with {}", part.name()),
         };
-        sink.error(name.spot.problem(message, remedy));
+        problems.error(name.location.problem(message, remedy));
     }
 
     /// Reports names of lists in a rule that are not there.
-    pub(super) fn check_rule(&self, rule: &schema::Rule, sink: &Sink) {
-        self.check_match(&rule.matching, sink);
+    pub(super) fn check_rule(&self, rule: &schema::Rule, problems: &Problems) {
+        self.check_match(&rule.matching, problems);
         let set = &rule.setting;
         for (part, edit) in [
             (Part::Communities, &set.communities),
@@ -149,13 +149,13 @@ impl Lists {
         ] {
             let removed = edit.remove.as_deref().unwrap_or_default();
             let names = community_names(removed).chain(community_names(&edit.add));
-            names.for_each(|name| self.check_name(name, part, sink));
+            names.for_each(|name| self.check_name(name, part, problems));
         }
     }
 
-    fn check_match(&self, matching: &schema::Match, sink: &Sink) {
+    fn check_match(&self, matching: &schema::Match, problems: &Problems) {
         for items in [&matching.prefixes, &matching.next_hops].into_iter().flatten() {
-            prefix_names(items).for_each(|name| self.check_name(name, Part::Prefixes, sink));
+            prefix_names(items).for_each(|name| self.check_name(name, Part::Prefixes, problems));
         }
         for (part, of) in [
             (Part::Communities, &matching.communities),
@@ -163,7 +163,7 @@ impl Lists {
             (Part::Ext, &matching.ext_communities),
         ] {
             for items in [&of.any, &of.all, &of.none, &of.exact].into_iter().flatten() {
-                community_names(items).for_each(|name| self.check_name(name, part, sink));
+                community_names(items).for_each(|name| self.check_name(name, part, problems));
             }
         }
         let path = &matching.as_path;
@@ -172,10 +172,10 @@ impl Lists {
             .into_iter()
             .chain(peers);
         for items in asns.flatten() {
-            asn_names(items).for_each(|name| self.check_name(name, Part::Asns, sink));
+            asn_names(items).for_each(|name| self.check_name(name, Part::Asns, problems));
         }
         for inner in matching.nested.iter().flat_map(|(_, inner)| inner) {
-            self.check_match(inner, sink);
+            self.check_match(inner, problems);
         }
     }
 
@@ -343,29 +343,33 @@ fn other_lengths(prefix: Prefix, low: u32, high: u32) -> Option<PrefixRange> {
     )
 }
 
-fn prefix_names(items: &[PrefixItem]) -> impl Iterator<Item = &At<String>> {
+fn prefix_names(items: &[PrefixItem]) -> impl Iterator<Item = &Located<String>> {
     items.iter().filter_map(|item| match item {
         PrefixItem::List(name, _) => Some(name),
         PrefixItem::Range(_) => None,
     })
 }
 
-fn community_names(items: &[CommunityItem]) -> impl Iterator<Item = &At<String>> {
+fn community_names(items: &[CommunityItem]) -> impl Iterator<Item = &Located<String>> {
     items.iter().filter_map(|item| match item {
         CommunityItem::List(name) => Some(name),
         CommunityItem::Text(_) => None,
     })
 }
 
-fn asn_names(items: &[AsnItem]) -> impl Iterator<Item = &At<String>> {
+fn asn_names(items: &[AsnItem]) -> impl Iterator<Item = &Located<String>> {
     items.iter().filter_map(|item| match item {
         AsnItem::List(name) => Some(name),
         AsnItem::Range(..) | AsnItem::Peer => None,
     })
 }
 
-fn read(list: &List, facts: &NodeFacts, sink: &Sink) -> Known {
-    let reader = Reader { list, facts, sink };
+fn read(list: &List, facts: &NodeFacts, problems: &Problems) -> Known {
+    let reader = Reader {
+        list,
+        facts,
+        problems,
+    };
     let mut communities = BTreeMap::new();
     for (part, written, kind) in [
         (Part::Communities, &list.communities, &schema::COMMUNITIES),
@@ -376,7 +380,7 @@ fn read(list: &List, facts: &NodeFacts, sink: &Sink) -> Known {
         communities.extend(items.map(|items| (part, items)));
     }
     Known {
-        spot: list.name.spot.clone(),
+        location: list.name.location.clone(),
         prefixes: reader.items(list.prefixes.as_ref(), list_file::prefix),
         communities,
         asns: reader.items(list.asns.as_ref(), list_file::asn),
@@ -386,7 +390,7 @@ fn read(list: &List, facts: &NodeFacts, sink: &Sink) -> Known {
 struct Reader<'a> {
     list: &'a List,
     facts: &'a NodeFacts,
-    sink: &'a Sink,
+    problems: &'a Problems,
 }
 
 impl Reader<'_> {
@@ -417,7 +421,7 @@ impl Reader<'_> {
                     "{}: {error}; the list is empty until the file is there",
                     file.display()
                 );
-                self.sink.reject(subject(), reason);
+                self.problems.reject(subject(), reason);
                 return Vec::new();
             }
         };
@@ -429,16 +433,16 @@ impl Reader<'_> {
         for item in &items {
             match parse(item) {
                 Ok(value) => out.push(value),
-                Err(error) => wrong.push(format!("{}: {error}", item.place())),
+                Err(error) => wrong.push(format!("{}: {error}", item.position())),
             }
         }
         for error in wrong.iter().take(SHOWN) {
-            self.sink
+            self.problems
                 .reject(subject(), format!("{}: {error}", file.display()));
         }
         if wrong.len() > SHOWN {
             let more = wrong.len() - SHOWN;
-            self.sink
+            self.problems
                 .reject(subject(), format!("{}: {more} more items", file.display()));
         }
         out

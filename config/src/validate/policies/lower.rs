@@ -1,4 +1,4 @@
-//! From rules as written to rules as the speaker has them: lists and applied policies in their places, the peer filled in.
+//! Translates rules into the speaker's types for one peer: lists and applied policies are resolved.
 
 use std::cell::Cell;
 use std::str::FromStr;
@@ -11,8 +11,8 @@ use bgp_proto::policy::{
 use bgp_proto::types::{Asn, Community, ExtCommunity, FamilySet, LargeCommunity};
 
 use super::lists::{Lists, Part};
-use super::{Direction, Located, MAX_DEPTH, PeerFacts, Policies};
-use crate::decode::At;
+use super::{Direction, LocatedRule, MAX_DEPTH, PeerFacts, Policies};
+use crate::decode::Located;
 use crate::schema::{self, AsnItem, CommunityItem, Group, PeerMatch, Then};
 
 /// What rules are lowered for.
@@ -36,7 +36,13 @@ struct Never;
 
 impl Lowering<'_> {
     /// The rules of a policy, each with this condition beside its own.
-    pub(super) fn flatten(&self, name: &str, outer: Option<&Matcher>, depth: usize, out: &mut Vec<Located>) {
+    pub(super) fn flatten(
+        &self,
+        name: &str,
+        outer: Option<&Matcher>,
+        depth: usize,
+        out: &mut Vec<LocatedRule>,
+    ) {
         // Beyond what a policy may have it is an error, however much more would follow.
         let is_too_much =
             out.len() > Policy::MAX_RULES || self.steps.replace(self.steps.get() + 1) > MAX_STEPS;
@@ -52,14 +58,14 @@ impl Lowering<'_> {
             let rule = Rule {
                 matcher: outer.cloned().unwrap_or_default(),
                 verdict: Some(verdict),
-                label: label("all".to_owned(), policy.name.spot.mark.line),
+                label: label("all".to_owned(), policy.name.location.position.line),
                 ..Rule::default()
             };
-            let spot = policy.name.spot.clone();
-            return out.push(Located { spot, rule });
+            let location = policy.name.location.clone();
+            return out.push(LocatedRule { location, rule });
         }
         for (index, written) in policy.rules.iter().enumerate() {
-            let At { value, spot } = written;
+            let Located { value, location } = written;
             let Ok(matcher) = self.matcher(&value.matching) else {
                 continue;
             };
@@ -77,9 +83,9 @@ impl Lowering<'_> {
                 .name
                 .as_ref()
                 .map_or_else(|| (index + 1).to_string(), |name| name.value.clone());
-            out.push(Located {
-                spot: spot.clone(),
-                rule: self.rule(value, matcher, verdict, label(rule, spot.mark.line)),
+            out.push(LocatedRule {
+                location: location.clone(),
+                rule: self.rule(value, matcher, verdict, label(rule, location.position.line)),
             });
         }
     }
@@ -131,7 +137,7 @@ impl Lowering<'_> {
     }
 
     /// `to` is known here: a rule for other peers is no rule.
-    fn check_to(&self, to: Option<&At<PeerMatch>>) -> Result<(), Never> {
+    fn check_to(&self, to: Option<&Located<PeerMatch>>) -> Result<(), Never> {
         let (Some(to), Some((peer, direction))) = (to, self.about) else {
             return Ok(());
         };

@@ -1,4 +1,4 @@
-//! Policies and lists by name, and what they come to for a peer.
+//! Policies and lists by name, and their translation for a peer.
 
 mod lists;
 mod lower;
@@ -11,9 +11,9 @@ use std::sync::Arc;
 use bgp_proto::policy::{Policy, Rule, Verdict};
 use bgp_proto::types::Asn;
 
-use crate::decode::At;
+use crate::decode::Located;
 use crate::facts::NodeFacts;
-use crate::problem::{Sink, Spot, quoted};
+use crate::problem::{Location, Problems, quoted};
 use crate::schema;
 use crate::suggest::nearest;
 use lists::Lists;
@@ -45,8 +45,8 @@ pub(super) enum Direction {
 
 /// A rule where it was written.
 #[derive(Clone, Debug)]
-pub(super) struct Located {
-    pub(super) spot: Spot,
+pub(super) struct LocatedRule {
+    pub(super) location: Location,
     pub(super) rule: Rule,
 }
 
@@ -63,24 +63,24 @@ pub(super) struct Policies<'a> {
 }
 
 impl<'a> Policies<'a> {
-    pub(super) fn new(document: &'a schema::Document, facts: &NodeFacts, sink: &Sink) -> Self {
+    pub(super) fn new(document: &'a schema::Document, facts: &NodeFacts, problems: &Problems) -> Self {
         let mut written = BTreeMap::new();
         for policy in &document.policies {
             if matches!(policy.name.value.as_str(), ACCEPT_ALL | REJECT_ALL) {
                 let message = format!("{} is built in", quoted(&policy.name.value));
-                sink.error(policy.name.spot.problem(message, "choose another name"));
+                problems.error(policy.name.location.problem(message, "choose another name"));
                 continue;
             }
             written.insert(policy.name.value.as_str(), policy);
         }
         let policies = Self {
             written,
-            lists: Lists::new(&document.lists, facts, sink),
+            lists: Lists::new(&document.lists, facts, problems),
             made: RefCell::default(),
             used: RefCell::default(),
         };
         for policy in policies.written.values() {
-            policies.check(policy, sink);
+            policies.check(policy, problems);
         }
         policies
     }
@@ -88,15 +88,15 @@ impl<'a> Policies<'a> {
     /// What the policies that a peer names, one after the other, come to for it; unknown names are reported.
     pub(super) fn find(
         &self,
-        names: &[At<String>],
+        names: &[Located<String>],
         peer: PeerFacts<'_>,
         direction: Direction,
-        sink: &Sink,
+        problems: &Problems,
     ) -> Option<Arc<Policy>> {
         let mut known = true;
         for name in names {
             self.note_use(&name.value);
-            known &= self.is_known(name, sink);
+            known &= self.is_known(name, problems);
         }
         let texts: Vec<String> = names.iter().map(|name| name.value.clone()).collect();
         known.then(|| self.make(&texts, peer, direction))
@@ -128,7 +128,7 @@ impl<'a> Policies<'a> {
         &self,
         names: &[String],
         about: Option<(PeerFacts<'_>, Direction)>,
-    ) -> (Vec<Located>, Verdict) {
+    ) -> (Vec<LocatedRule>, Verdict) {
         let lowering = Lowering {
             policies: self,
             lists: &self.lists,
@@ -156,11 +156,11 @@ impl<'a> Policies<'a> {
     }
 
     /// The names of what a peer uses.
-    pub(super) fn names(chain: &[At<String>]) -> Vec<String> {
+    pub(super) fn names(chain: &[Located<String>]) -> Vec<String> {
         chain.iter().map(|name| name.value.clone()).collect()
     }
 
-    fn is_known(&self, name: &At<String>, sink: &Sink) -> bool {
+    fn is_known(&self, name: &Located<String>, problems: &Problems) -> bool {
         let text = name.value.as_str();
         if self.written.contains_key(text) || matches!(text, ACCEPT_ALL | REJECT_ALL) {
             return true;
@@ -173,7 +173,7 @@ impl<'a> Policies<'a> {
             None => format!("known are {}", all.join(", ")),
         };
         let message = format!("no policy is named {}", quoted(text));
-        sink.error(name.spot.problem(message, remedy));
+        problems.error(name.location.problem(message, remedy));
         false
     }
 
@@ -193,17 +193,17 @@ impl<'a> Policies<'a> {
     }
 
     /// Warns of policies that no peer names.
-    pub(super) fn warn_unused(&self, sink: &Sink) {
+    pub(super) fn warn_unused(&self, problems: &Problems) {
         let used = self.used.borrow();
         for policy in self.written.values() {
             if !used.contains(&policy.name.value) {
-                sink.warn(policy.name.spot.problem(
+                problems.warn(policy.name.location.problem(
                     "no peer uses this policy",
                     "name it in a peer's import or export, or remove it",
                 ));
             }
         }
-        self.lists.warn_unused(sink);
+        self.lists.warn_unused(problems);
     }
 
     /// Whether what these policies come to depends on the peer's AS number.
@@ -228,24 +228,24 @@ impl<'a> Policies<'a> {
             || self.applied(name).any(|other| self.mentions(other, what, seen))
     }
 
-    fn check(&self, policy: &schema::Policy, sink: &Sink) {
+    fn check(&self, policy: &schema::Policy, problems: &Problems) {
         for rule in &policy.rules {
-            self.lists.check_rule(&rule.value, sink);
+            self.lists.check_rule(&rule.value, problems);
             if let schema::Then::Apply(other) = &rule.value.then
-                && self.is_known(other, sink)
+                && self.is_known(other, problems)
                 && self.leads_to(&other.value, &policy.name.value, &mut BTreeSet::new())
             {
                 let message = format!("policy {} applies itself", quoted(&policy.name.value));
-                sink.error(
+                problems.error(
                     other
-                        .spot
+                        .location
                         .problem(message, "put the common rules into a third policy"),
                 );
                 return;
             }
         }
         let (rules, _) = self.flat(std::slice::from_ref(&policy.name.value), None);
-        rules::check(policy, &rules, sink);
+        rules::check(policy, &rules, problems);
     }
 
     /// Whether a policy applies another, however many are between them.

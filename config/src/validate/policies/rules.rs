@@ -1,4 +1,4 @@
-//! What is allowed in a policy and probably not meant: warnings about its rules, those of applied policies in their places.
+//! Warnings about rules of a policy, and of the policies that it applies, that are valid but probably not intended.
 
 use bgp_proto::policy::communities::CommunityKind;
 use bgp_proto::policy::{
@@ -6,47 +6,47 @@ use bgp_proto::policy::{
 };
 use bgp_proto::types::Asn;
 
-use super::Located;
-use crate::problem::Sink;
+use super::LocatedRule;
+use crate::problem::Problems;
 use crate::schema;
 
 /// Larger lists are not compared with each other.
 const COMPARED: usize = 200;
 
-pub(super) fn check(policy: &schema::Policy, rules: &[Located], sink: &Sink) {
+pub(super) fn check(policy: &schema::Policy, rules: &[LocatedRule], problems: &Problems) {
     if let Some(rule) = rules.get(Policy::MAX_RULES) {
         let count = rules.len();
         let message = format!("the policy has {count} rules, more than {}", Policy::MAX_RULES);
-        sink.error(rule.spot.problem(
+        problems.error(rule.location.problem(
             message,
             "join rules that differ only in prefixes: a rule takes any number of them",
         ));
         return;
     }
-    let own = format!("{}[", policy.name.spot.path);
+    let own = format!("{}[", policy.name.location.path);
     for (index, located) in rules.iter().enumerate() {
         // What another policy says is checked there.
-        if !located.spot.path.starts_with(&own) {
+        if !located.location.path.starts_with(&own) {
             continue;
         }
         let before = rules.get(..index).unwrap_or_default();
-        check_reach(located, before, sink);
-        check_added(located, before, sink);
-        check_rule(located, sink);
+        check_reach(located, before, problems);
+        check_added(located, before, problems);
+        check_rule(located, problems);
     }
-    let decides = |located: &Located| located.rule.verdict.is_some();
+    let decides = |located: &LocatedRule| located.rule.verdict.is_some();
     if policy.shorthand.is_none() && !rules.iter().any(decides) {
         let message = "no rule of this policy accepts or rejects a route: all routes are rejected";
         let is_applied = "add {otherwise: accept} at the end, unless other policies apply this one";
         if !rules.is_empty() {
-            sink.warn(policy.name.spot.problem(message, is_applied));
+            problems.warn(policy.name.location.problem(message, is_applied));
         }
     }
 }
 
 /// Whether an earlier rule decides on all routes of this one.
-fn check_reach(located: &Located, before: &[Located], sink: &Sink) {
-    let decides = |earlier: &&Located| earlier.rule.verdict.is_some();
+fn check_reach(located: &LocatedRule, before: &[LocatedRule], problems: &Problems) {
+    let decides = |earlier: &&LocatedRule| earlier.rule.verdict.is_some();
     for earlier in before.iter().filter(decides) {
         let (first, second) = (&earlier.rule.matcher, &located.rule.matcher);
         let (message, remedy) = if *first == Matcher::default() {
@@ -55,7 +55,7 @@ fn check_reach(located: &Located, before: &[Located], sink: &Sink) {
                 .iter()
                 .rev()
                 .find(|_| true)
-                .is_some_and(|last| last.spot.path != earlier.spot.path)
+                .is_some_and(|last| last.location.path != earlier.location.path)
             {
                 return;
             }
@@ -82,7 +82,7 @@ fn check_reach(located: &Located, before: &[Located], sink: &Sink) {
         } else {
             continue;
         };
-        sink.warn(located.spot.problem(message, remedy));
+        problems.warn(located.location.problem(message, remedy));
         return;
     }
 }
@@ -119,7 +119,7 @@ fn contains_all(first: &PrefixSet, second: &PrefixSet) -> bool {
 }
 
 /// Each rule matches the route as it came: what an earlier rule adds is not there yet.
-fn check_added(located: &Located, before: &[Located], sink: &Sink) {
+fn check_added(located: &LocatedRule, before: &[LocatedRule], problems: &Problems) {
     let matcher = &located.rule.matcher;
     for earlier in before {
         let actions = &earlier.rule.actions;
@@ -132,7 +132,7 @@ fn check_added(located: &Located, before: &[Located], sink: &Sink) {
                 earlier.rule.label
             );
             let remedy = "a rule matches the route as it came: put what follows into the rule that adds it";
-            sink.warn(located.spot.problem(message, remedy));
+            problems.warn(located.location.problem(message, remedy));
             return;
         }
     }
@@ -147,15 +147,15 @@ fn asks_for_added<C: CommunityKind>(matching: &CommunityMatch<C>, edit: &Edit<C>
     })
 }
 
-fn check_rule(located: &Located, sink: &Sink) {
-    let Located { spot, rule } = located;
+fn check_rule(located: &LocatedRule, problems: &Problems) {
+    let LocatedRule { location, rule } = located;
     let Rule {
         matcher,
         actions,
         verdict,
         ..
     } = rule;
-    let warn = |message: String, remedy: &str| sink.warn(spot.problem(message, remedy));
+    let warn = |message: String, remedy: &str| problems.warn(location.problem(message, remedy));
     match verdict {
         Some(Verdict::Reject) if !actions.is_empty() => warn(
             "'set' has no effect on a route that is rejected".to_owned(),

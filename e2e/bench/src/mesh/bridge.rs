@@ -1,6 +1,6 @@
 //! The machines of a mesh: namespaces with one interface each, on one bridge.
 //!
-//! Neighbour entries are permanent: what the kernel allows of learned ones (1,024 in all namespaces together) is less than
+//! Neighbor entries are permanent: what the kernel allows of learned ones (1,024 in all namespaces together) is less than
 //! a mesh on one machine needs, and broadcasts to all of them would be most of the load.
 
 use std::fmt::Write;
@@ -106,7 +106,7 @@ impl BridgedNodes {
         Ok(bridge)
     }
 
-    /// Sets up a machine's interface with its addresses and neighbours, as it was at first.
+    /// Sets up a machine's interface with its addresses and neighbors, as it was at first.
     pub(super) fn restore(&self, at: usize) -> Result<()> {
         let [v4, v6] = Family::BOTH.map(|family| address(at, family));
         let mut lines =

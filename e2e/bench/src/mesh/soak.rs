@@ -186,7 +186,7 @@ fn final_check(mesh: &mut Mesh<'_>) -> Result<usize> {
     Ok(deviations.len())
 }
 
-/// Nexthop objects of ours that no route and no group in use refers to.
+/// Nexthop objects of podroute that no route and no group in use refers to.
 fn unused_objects(host: &Host) -> Result<Vec<String>> {
     let list = |what: &str| -> Result<Vec<serde_json::Value>> {
         let text = host.ip(what)?;

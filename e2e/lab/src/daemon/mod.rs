@@ -1,4 +1,4 @@
-//! The BGP daemons of the lab behind one face: configure, start, ask, disturb.
+//! The BGP daemons of the lab behind one interface: configure, start, query, reset.
 //!
 //! A [`Speaker`] says in neutral words what a machine's BGP must do; each submodule renders it for
 //! one daemon and knows that daemon's command-line tool. How learned routes reach the kernel:
@@ -124,14 +124,14 @@ impl Kind {
 }
 
 impl FromStr for Kind {
-    type Err = String;
+    type Err = Failure;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self> {
         let all = Self::ALL.map(Self::name).join(", ");
         Self::ALL
             .into_iter()
             .find(|kind| kind.name() == text)
-            .ok_or_else(|| format!("no such daemon {text:?}: one of {all}"))
+            .ok_or_else(|| Failure::new(format!("no such daemon {text:?}: one of {all}")))
     }
 }
 

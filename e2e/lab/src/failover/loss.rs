@@ -1,4 +1,4 @@
-//! What was lost of the streams in one direction, and for how long.
+//! Lost packets of streams in one direction, and the duration of the loss.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! What a fault costs: packets between two pods while a cable is cut, a router dies or a rack is cut off.
+//! The cost of a fault: lost packets between two pods while a cable is cut, a router dies or a rack is cut off.
 //!
 //! All machines run one daemon; the same faults, in an order that follows from the seed, for each daemon.
 

@@ -28,7 +28,7 @@ pub(super) fn start(host: &Host, ask: &Ask) -> Result<Vec<Daemon>> {
     let mut exabgp = host.spawn("exabgp", &mut exabgp)?;
     wait::until(Duration::from_secs(15), "ExaBGP's first words", || {
         exabgp.check_alive()?;
-        if heard(host).is_empty() {
+        if received(host).is_empty() {
             return wait::not_yet("none yet");
         }
         Ok(())
@@ -37,13 +37,13 @@ pub(super) fn start(host: &Host, ask: &Ask) -> Result<Vec<Daemon>> {
     Ok(vec![exabgp])
 }
 
-pub(super) fn heard(host: &Host) -> String {
+pub(super) fn received(host: &Host) -> String {
     std::fs::read_to_string(host.run_file(HEARD)).unwrap_or_default()
 }
 
 /// Every message that announced the prefix, unless the last one that has it takes it back.
 pub(super) fn route(host: &Host, prefix: &str) -> Result<String> {
-    let all = heard(host);
+    let all = received(host);
     let lines: Vec<_> = all
         .lines()
         .filter(|line| line.contains(&format!("\"{prefix}\"")))

@@ -178,7 +178,7 @@ impl There {
                 .host
                 .run("gobgp", &["neighbor", &self.ask.node().to_string()]),
             Other::Openbgpd => self.host.run("bgpctl", &["show", "neighbor"]),
-            Other::Exabgp => Ok(exabgp::heard(&self.host)),
+            Other::Exabgp => Ok(exabgp::received(&self.host)),
         };
         let logs: String = self.processes.iter().map(Daemon::log).collect();
         told.unwrap_or_else(|failure| failure.to_string()) + &logs

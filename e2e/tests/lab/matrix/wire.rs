@@ -1,4 +1,4 @@
-//! What we sent in a cell, as Wireshark's dissector reads it.
+//! The messages that podroute sent in a cell, read by Wireshark's dissector.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ impl Wire {
         })
     }
 
-    /// Not one malformed message of ours, and there were some of each of these types; where tshark is installed.
+    /// podroute sent no malformed message, and there were some of each of these types; where tshark is installed.
     pub(super) fn judged(self, wanted: [&str; 3]) -> Result<()> {
         let Self { recorder, file } = self;
         recorder.finish()?;

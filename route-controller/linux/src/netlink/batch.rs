@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::errno::Errno;
 
 use super::frame::{self, Attributes, messages, u16_at};
-use super::{ACK, NLMSG_DONE, NLMSG_ERROR, REQUEST};
+use super::{ACK, DUMP_INTERRUPTED, NLMSG_DONE, NLMSG_ERROR, REQUEST};
 use crate::Error;
 
 /// More messages than any batch has: each batch of a process has its own sequence numbers.
@@ -113,6 +113,15 @@ impl Batch {
         }
     }
 
+    /// The error for a listing that was interrupted each time.
+    pub(super) fn interrupted(&self) -> Error {
+        let action = self.actions.last().map_or("list kernel objects", String::as_str);
+        Error {
+            detail: "they changed each time they were listed".into(),
+            ..Error::new(action, Errno::EINTR)
+        }
+    }
+
     /// The bytes, with an acknowledgement requested by the last message.
     pub(super) fn request(&mut self) -> &[u8] {
         let flags = self.bytes.get_mut(self.start + 6..self.start + 8);
@@ -129,8 +138,11 @@ impl Batch {
         let mut is_complete = false;
         for message in messages(datagram) {
             let index = usize::try_from(message.sequence.wrapping_sub(self.base)).unwrap_or(usize::MAX);
+            if index >= self.actions.len() {
+                continue;
+            }
+            outcome.is_interrupted |= message.flags & DUMP_INTERRUPTED != 0;
             match message.kind {
-                _ if index >= self.actions.len() => {}
                 NLMSG_ERROR => {
                     if message.errno() != 0 {
                         outcome.failures.push(Failure {
@@ -187,6 +199,8 @@ pub struct Failure {
 pub struct Outcome {
     pub replies: Vec<Reply>,
     pub failures: Vec<Failure>,
+    /// What was listed changed meanwhile: the replies may lack objects.
+    pub is_interrupted: bool,
 }
 
 #[cfg(test)]

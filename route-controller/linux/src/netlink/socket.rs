@@ -17,13 +17,15 @@ use crate::{Error, sockopt as options};
 
 /// The longest wait for an answer, unless another is set.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The same is listed at most this often.
+const LISTINGS: usize = 10;
 /// Larger than any datagram that the kernel sends.
 const DATAGRAM: usize = 64 << 10;
 
 /// A netlink protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// Links, addresses, routes, neighbours, rules, nexthop objects.
+    /// Links, addresses, routes, neighbors, rules, nexthop objects.
     Route,
     /// nftables and conntrack.
     Netfilter,
@@ -58,7 +60,7 @@ impl Socket {
         Ok(socket)
     }
 
-    /// For links, addresses, routes and neighbours.
+    /// For links, addresses, routes and neighbors.
     pub fn route() -> Result<Self, Error> {
         Self::open(Protocol::Route)
     }
@@ -133,13 +135,18 @@ impl Socket {
         options::drop_caused_by(self.as_fd(), port).map_err(filter_error)
     }
 
-    /// Sends a batch, waits for all answers, and fails with the first failure.
+    /// Sends a batch, waits for all answers, and fails with the first failure. A listing ([`DUMP`](super::DUMP)) is a batch of its
+    /// own; one that changed while it was read is asked for again, because it may lack objects that were there all the time.
     pub fn run(&self, mut batch: Batch) -> Result<Vec<Reply>, Error> {
-        let outcome = self.try_run(&mut batch)?;
-        match outcome.failures.first() {
-            None => Ok(outcome.replies),
-            Some(failure) => Err(batch.error(failure)),
+        for _ in 0..LISTINGS {
+            let outcome = self.try_run(&mut batch)?;
+            match outcome.failures.first() {
+                Some(failure) => return Err(batch.error(failure)),
+                None if outcome.is_interrupted => {}
+                None => return Ok(outcome.replies),
+            }
         }
+        Err(batch.interrupted())
     }
 
     /// Sends a batch and reads until its last message is answered. An error is one of the socket; refused messages are

@@ -1,4 +1,4 @@
-//! What came of a route that was tried, in lines.
+//! The text of a policy test.
 
 use std::fmt::Write as _;
 

@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_secs(3);
 
 /// What addresses are allocated from, and this node's place among the candidates.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Wish {
+pub(crate) struct Candidacy {
     pub(crate) allocation: Allocation,
     /// Place of this node in the order of all nodes; the first ones look at the Lease more often.
     pub(crate) rank: usize,
@@ -44,30 +44,30 @@ pub(crate) struct Wish {
 /// The task that is a candidate, and allocates when it holds the Lease.
 #[derive(Debug)]
 pub(crate) struct Allocator {
-    wish: watch::Sender<Option<Wish>>,
+    candidacy: watch::Sender<Option<Candidacy>>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Allocator {
     /// Starts it; it ends with the agent.
     pub(crate) fn start(node: &str, reports: Arc<Reports>) -> Self {
-        let (wish, wishes) = watch::channel(None);
-        let task = tokio::spawn(run(candidate_name(node), wishes, reports));
-        Self { wish, task }
+        let (candidacy, candidacies) = watch::channel(None);
+        let task = tokio::spawn(run(candidate_name(node), candidacies, reports));
+        Self { candidacy, task }
     }
 
     /// Releases the Lease, if the API server answers in time, so that another agent takes it at once.
     pub(crate) async fn stop(self) {
-        drop(self.wish);
+        drop(self.candidacy);
         let _ = tokio::time::timeout(RELEASE, self.task).await; // else it expires
     }
 
     /// From now on; `None`: nothing is allocated.
-    pub(crate) fn set(&self, wish: Option<Wish>) {
-        self.wish.send_if_modified(|old| {
-            let differs = *old != wish;
+    pub(crate) fn set(&self, candidacy: Option<Candidacy>) {
+        self.candidacy.send_if_modified(|old| {
+            let differs = *old != candidacy;
             if differs {
-                *old = wish;
+                *old = candidacy;
             }
             differs
         });
@@ -84,21 +84,21 @@ fn candidate_name(node: &str) -> String {
     format!("{node}_{unique:016x}")
 }
 
-async fn run(name: String, mut wishes: watch::Receiver<Option<Wish>>, reports: Arc<Reports>) {
+async fn run(name: String, mut candidacies: watch::Receiver<Option<Candidacy>>, reports: Arc<Reports>) {
     let started = Instant::now();
     let mut election = Election::new(name);
     let mut client = None;
     loop {
-        let Some(wish) = wishes.borrow_and_update().clone() else {
+        let Some(candidacy) = candidacies.borrow_and_update().clone() else {
             reports.set(Report::default());
-            if wishes.changed().await.is_err() {
+            if candidacies.changed().await.is_err() {
                 return;
             }
             continue;
         };
-        let pause = match try_term(&mut election, started, &mut client, &mut wishes, &reports).await {
+        let pause = match try_term(&mut election, started, &mut client, &mut candidacies, &reports).await {
             Ok(true) => continue, // the term is over
-            Ok(false) => Election::pause(wish.rank),
+            Ok(false) => Election::pause(candidacy.rank),
             Err(error) => {
                 // Credentials or the server's address may have changed.
                 client = None;
@@ -108,7 +108,7 @@ async fn run(name: String, mut wishes: watch::Receiver<Option<Wish>>, reports: A
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            changed = wishes.changed() => if changed.is_err() {
+            changed = candidacies.changed() => if changed.is_err() {
                 return;
             },
         }
@@ -120,7 +120,7 @@ async fn try_term(
     election: &mut Election,
     started: Instant,
     client: &mut Option<Client>,
-    wishes: &mut watch::Receiver<Option<Wish>>,
+    candidacies: &mut watch::Receiver<Option<Candidacy>>,
     reports: &Arc<Reports>,
 ) -> kube::Result<bool> {
     let known = match client.take() {
@@ -152,7 +152,7 @@ async fn try_term(
         "this agent allocates the addresses of Services"
     );
     let end = Term::begin(known, lease, asked, is_fenced, Arc::clone(reports))
-        .serve(wishes)
+        .serve(candidacies)
         .await;
     match end {
         End::Lost => tracing::warn!(

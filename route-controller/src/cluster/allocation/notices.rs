@@ -1,4 +1,4 @@
-//! What others see of the decisions: Events on Services, the report.
+//! Publishes decisions: Events on Services, and the report for `show services`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

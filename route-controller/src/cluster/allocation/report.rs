@@ -1,4 +1,4 @@
-//! What `show services` and metrics say of allocation.
+//! Allocation in `show services` and metrics.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::lease::Lease;
 use super::notices::Notices;
-use super::{Reports, Wish, object};
+use super::{Candidacy, Reports, object};
 use crate::clock::sleep_until;
 use crate::cluster::health::{Backoff, Watches};
 use crate::cluster::throttle::Throttle;
@@ -115,8 +115,8 @@ impl Term {
     }
 
     /// Until the Lease is lost, or given up because nothing is to be allocated.
-    pub(super) async fn serve(mut self, wishes: &mut watch::Receiver<Option<Wish>>) -> End {
-        let Some(mut allocation) = current(wishes) else {
+    pub(super) async fn serve(mut self, candidacies: &mut watch::Receiver<Option<Candidacy>>) -> End {
+        let Some(mut allocation) = current(candidacies) else {
             return self.stop().await;
         };
         let (services, mut namespaces) = self.follow(&allocation);
@@ -139,7 +139,7 @@ impl Term {
                     }
                 }
                 Some(written) = self.writes.next() => self.settle(written),
-                changed = wishes.changed() => match current(wishes).filter(|_| changed.is_ok()) {
+                changed = candidacies.changed() => match current(candidacies).filter(|_| changed.is_ok()) {
                     None => return self.stop().await,
                     Some(new) if follows_other(&new, &allocation) => return End::Changed,
                     Some(new) => {
@@ -298,9 +298,9 @@ impl Term {
     }
 }
 
-fn current(wishes: &mut watch::Receiver<Option<Wish>>) -> Option<Allocation> {
-    let wish = wishes.borrow_and_update();
-    wish.as_ref().map(|wish| wish.allocation.clone())
+fn current(candidacies: &mut watch::Receiver<Option<Candidacy>>) -> Option<Allocation> {
+    let candidacy = candidacies.borrow_and_update();
+    candidacy.as_ref().map(|candidacy| candidacy.allocation.clone())
 }
 
 /// Whether other objects, or other annotations of them, matter now.

@@ -1,7 +1,10 @@
 //! What the task has logged of others' changes and the kernel's refusals.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+
+use crate::measured::{Measured, UnderWay};
 
 /// Lines of one kind are this far apart.
 const QUIET: Duration = Duration::from_secs(10);
@@ -15,12 +18,16 @@ pub(super) struct Reports {
     /// Nexthop objects that the kernel refused since the last report.
     refused: usize,
     last_refused: Option<Instant>,
+    /// For /metrics.
+    pub(super) measured: Measured,
+    pub(super) under_way: UnderWay,
 }
 
 impl Reports {
     /// Counts a change that others made; whether it may be logged.
     pub(super) fn may_report(&mut self, now: Instant) -> bool {
         self.repairs += 1;
+        self.measured.kernel_repairs.fetch_add(1, Ordering::Relaxed);
         is_due(&mut self.last_repair, now)
     }
 

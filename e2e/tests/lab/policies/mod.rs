@@ -1,4 +1,7 @@
-//! Peer policies beside FRR and BIRD, and what they do to the kernel and to routes of our own.
+//! Peer policies beside FRR and BIRD, and what they do to the kernel and to originated routes.
+
+mod beside;
+mod cases;
 
 use std::collections::BTreeMap;
 
@@ -13,15 +16,25 @@ use crate::{Scenario, scenario};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let all = [Kind::Podroute, Kind::Bird, Kind::Frr];
-    vec![
+    let groups = cases::GROUPS.iter();
+    let beside = groups.map(|(name, cases)| {
+        scenario(format!("policies::beside_frr_and_bird::{name}"), all, || {
+            beside::compare(cases)
+        })
+    });
+    let more = [
         scenario("policies::the_same_as_frr_and_bird", all, the_same),
         scenario(
             "policies::blackholes_lists_and_own_routes",
             [Kind::Podroute, Kind::Frr],
             own_routes,
         ),
-    ]
+    ];
+    beside.chain(more).collect()
 }
+
+/// Attributes by prefix.
+type Routes = BTreeMap<String, Vec<String>>;
 
 /// A daemon under test between one that sends and one that looks on.
 struct Row {
@@ -223,17 +236,20 @@ fn bird_between() -> String {
     )
 }
 
-/// Attributes by prefix, without what the observer itself adds.
-fn observed(observer: &Host) -> Result<BTreeMap<String, Vec<String>>> {
-    let text = observer.run("birdc", &["show", "route", "protocol", "dut", "all"])?;
-    let mut routes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+/// What a session of the observer received. LOCAL_PREF on routes of another AS is the observer's own.
+fn observed(observer: &Host, protocol: &str) -> Result<Routes> {
+    let text = observer.run(
+        "birdc",
+        &["show", "route", "table", "all", "protocol", protocol, "all"],
+    )?;
+    let mut routes = Routes::new();
     let mut prefix = String::new();
     for line in text.lines() {
         let first = line.split_whitespace().next().unwrap_or_default();
         if line.starts_with(|c: char| c.is_ascii_digit()) && first.contains('/') {
             first.clone_into(&mut prefix);
             routes.entry(prefix.clone()).or_default();
-        } else if first.starts_with("BGP.") && first != "BGP.local_pref:" {
+        } else if first.starts_with("BGP.") && (protocol == "inner" || first != "BGP.local_pref:") {
             routes
                 .entry(prefix.clone())
                 .or_default()
@@ -263,7 +279,7 @@ fn the_same() -> Result<()> {
     let ours = passed_by(agent, &row, "podroute")?;
     let of_frr = passed_by(frr::start_with(&row.dut, FRR, "")?, &row, "FRR")?;
     let of_bird = passed_by(bird::start_with(&row.dut, &bird_between())?, &row, "BIRD")?;
-    let differ = |other: &BTreeMap<String, Vec<String>>| -> Vec<String> {
+    let differ = |other: &Routes| -> Vec<String> {
         let prefixes = ours.keys().chain(other.keys());
         let differing = prefixes.filter(|prefix| ours.get(*prefix) != other.get(*prefix));
         differing
@@ -280,7 +296,7 @@ fn the_same() -> Result<()> {
 }
 
 /// What the observer has once the routes are all there. Then the daemon ends, and the observer has none.
-fn passed_by(daemons: Vec<Daemon>, row: &Row, whose: &str) -> Result<BTreeMap<String, Vec<String>>> {
+fn passed_by(daemons: Vec<Daemon>, row: &Row, whose: &str) -> Result<Routes> {
     const TAKEN: [&str; 6] = [
         "10.11.0.0/16",
         "10.8.0.0/16",
@@ -294,7 +310,7 @@ fn passed_by(daemons: Vec<Daemon>, row: &Row, whose: &str) -> Result<BTreeMap<St
         CONVERGENCE * 3,
         format_args!("the routes that {whose} lets through"),
         || {
-            found = observed(&row.observer)?;
+            found = observed(&row.observer, "dut")?;
             let prefixes: Vec<&str> = found.keys().map(String::as_str).collect();
             ensure!(prefixes == TAKEN, "{prefixes:?}");
             Ok(())
@@ -302,7 +318,7 @@ fn passed_by(daemons: Vec<Daemon>, row: &Row, whose: &str) -> Result<BTreeMap<St
     )?;
     drop(daemons);
     wait::until(CONVERGENCE, format_args!("no route of {whose}"), || {
-        let left = observed(&row.observer)?;
+        let left = observed(&row.observer, "dut")?;
         ensure!(left.is_empty(), "{left:?}");
         Ok(())
     })?;
@@ -339,6 +355,7 @@ fn agent_of_own_routes(list: &str) -> String {
          lists:\n  taken: {{prefixes: {{file: {list}}}}}\n\
          originate:\n- {{kernel: {{protocols: [static], tables: [254]}}}}\n\
          - {{prefix: 10.99.0.0/16, when: {{present: 203.0.113.0/24}}}}\n\
+         - {{aggregate: 203.0.112.0/23}}\n\
          policies:\n  in:\n  - name: rtbh\n    match: {{communities: [blackhole]}}\n    set: {{kernel: {{type: blackhole, metric: 50}}}}\n    \
          action: accept\n  - {{match: {{prefixes: $taken}}, action: accept}}\n  out:\n  - {{name: foreign, set: {{prepend: {{asn: 64999}}}}, \
          action: accept}}\n\
@@ -394,6 +411,12 @@ fn own_routes() -> Result<()> {
     std::fs::write(&list, "203.0.113.0/24\n")
         .map_err(|error| lab::failure::Failure::new(error.to_string()))?;
     router_says("10.99.0.0/16", "64512")?;
+    // What of an aggregate has no route is dropped.
+    router_says("203.0.112.0/23", "64512")?;
+    kernel(
+        "203.0.112.0/23",
+        "blackhole 203.0.112.0/23 proto 245 metric 4294967294",
+    )?;
     let podroute = bins::find("podroute")?;
     let said = row
         .dut
@@ -408,6 +431,8 @@ fn own_routes() -> Result<()> {
     ensure!(said.contains("to router: accepted by out[foreign]"), "{said}");
     let said = row.dut.run(&podroute.to_string_lossy(), &["show", "policies"])?;
     ensure!(said.contains("in[rtbh]"), "{said}");
-    std::fs::write(&list, "").map_err(|error| lab::failure::Failure::new(error.to_string()))?;
-    router_says("10.99.0.0/16", "not in table")
+    // An empty file is one that is being written.
+    std::fs::write(&list, "# none\n").map_err(|error| lab::failure::Failure::new(error.to_string()))?;
+    router_says("10.99.0.0/16", "not in table")?;
+    kernel("203.0.112.0/23", "")
 }
