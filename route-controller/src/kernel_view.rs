@@ -79,7 +79,7 @@ pub(crate) struct Link {
     pub(crate) address: Vec<u8>,
 }
 
-/// A neighbour entry.
+/// A neighbor entry.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Neighbor {
@@ -169,7 +169,7 @@ impl Kernel {
         Ok(found)
     }
 
-    /// The neighbour entry of an address on an interface.
+    /// The neighbor entry of an address on an interface.
     pub(crate) fn neighbor(&self, address: IpAddr, index: u32) -> Result<Option<Neighbor>, linux::Error> {
         let wanted = octets(address);
         let mut found = None;

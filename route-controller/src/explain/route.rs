@@ -206,7 +206,7 @@ fn bgp(route: &RouteStatus, best: &PathStatus) -> Step {
     )
 }
 
-/// The gateway's neighbour entry, the interface and its MTU.
+/// The gateway's neighbor entry, the interface and its MTU.
 fn next_hop(facts: &Facts, way: &Way, decision: &Decision) -> Vec<Step> {
     let mut steps = Vec::new();
     let interface = decision.interface.as_deref().unwrap_or("?");
@@ -233,7 +233,7 @@ fn next_hop(facts: &Facts, way: &Way, decision: &Decision) -> Vec<Step> {
             "next hop",
             Fault::NeighborFailed,
             format!(
-                "{address} does not answer on {interface} (neighbour entry {})",
+                "{address} does not answer on {interface} (neighbor entry {})",
                 neighbor.state
             ),
             format!("check that {address} is up and on the same link (arping -I {interface} {address})"),
@@ -244,7 +244,7 @@ fn next_hop(facts: &Facts, way: &Way, decision: &Decision) -> Vec<Step> {
         )),
         None => steps.push(Step::unknown(
             "next hop",
-            format!("{address} on {interface}: no neighbour entry yet"),
+            format!("{address} on {interface}: no neighbor entry yet"),
         )),
     }
     steps
@@ -368,7 +368,7 @@ pub(super) fn back(facts: &Facts) -> Vec<Step> {
             PART,
             Fault::NeighborFailed,
             format!(
-                "{address} does not answer on {out} (neighbour entry {})",
+                "{address} does not answer on {out} (neighbor entry {})",
                 neighbor.state
             ),
             format!("check that {address} is up and on the same link (arping -I {out} {address})"),

@@ -152,7 +152,7 @@ mod tests {
             tracing::debug!(event = "pod_added", pod = "default/web", "added");
             tracing::trace!(event = "session_up", "not recorded");
             tracing::info!(event = "policy_drop", "not kept");
-            tracing::info!("without a name");
+            tracing::event!(Level::INFO, "without a name");
         });
         let changes = changes.lock().unwrap();
         let [down, added] = &changes[..] else {

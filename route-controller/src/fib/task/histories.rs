@@ -364,7 +364,7 @@ impl World {
         }
     }
 
-    /// Routes and objects that another program deletes, changes, or puts in the place of ours.
+    /// Routes and objects that another program deletes, changes, or puts in the place of own ones.
     fn other_program(&mut self) {
         let prefix = self.prefix();
         let via = *self
