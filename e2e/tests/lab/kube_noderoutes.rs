@@ -128,9 +128,11 @@ fn looking_glass(cluster: &mut Cluster) -> Result<()> {
         ("pods", "\"items\":[]"),
         ("services", "\"items\""),
         ("policies", "mesh-node"),
+        ("events", "session_up"),
     ] {
-        let document = get(view)?.to_string();
-        ensure!(document.contains(text), "{view}: {document}");
+        let document = get(view)?;
+        ensure!(document["nodes"]["answered"] == 1, "{view}: {document}");
+        ensure!(document.to_string().contains(text), "{view}: {document}");
     }
     let page = host.run("curl", &["-sf", "http://127.0.0.1:9180/"])?;
     ensure!(page.contains("podroute looking glass"), "{page}");

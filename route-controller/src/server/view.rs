@@ -30,6 +30,7 @@ impl Server {
         };
         let value = match self.try_answer(request).await? {
             Reply::Services(status) => serde_json::to_value(status),
+            Reply::Events(status) => Ok(serde_json::json!({ "events": status.entries })),
             reply => serde_json::to_value(reply),
         };
         Ok(value?)
