@@ -128,6 +128,13 @@ fn alerts_fire() -> Result<()> {
     wait_route(node, prefix("10.244.9.0/24"), CONVERGENCE, |route| {
         !route.next_hops.is_empty()
     })?;
+    // The next hop is known now, so that the next UPDATE goes to the kernel at once and is measured.
+    let two = TOR.replace(
+        "blocks: [10.244.9.0/24]",
+        "blocks: [10.244.9.0/24, 10.244.8.0/24]",
+    );
+    tor.write_config("podroute.yaml", &two)?;
+    tor.run(&bins::find("podroute")?.to_string_lossy(), &["reload"])?;
     wait::until(CONVERGENCE, "a measured UPDATE", || {
         let found = ask(node, "query?query=podroute_update_to_kernel_seconds_count")?;
         let count = found["data"]["result"][0]["value"][1]
