@@ -96,28 +96,6 @@ route-map tested permit 20
         All,
     ),
     export(
-        "no transit",
-        [
-            r"
-policies:
-  tested:
-  - {match: {from: {peers: [sender]}}, action: reject}
-  - {otherwise: accept}
-",
-            r"
-ip prefix-list sender permit 192.0.2.2/32
-route-map tested deny 10
- match ip route-source prefix-list sender
-route-map tested permit 20
-",
-            r#"
-  if proto = "sender" then reject;
-  accept;
-"#,
-        ],
-        Only(""),
-    ),
-    export(
         "without own communities, with a new one",
         [
             r"
